@@ -1,0 +1,70 @@
+"""The map of the data: samples, data sets, transforms, and their registries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from frcnn.config import Registry
+
+
+@dataclass(frozen=True)
+class Category:
+    """A class of objects: its id in the annotation file and its name."""
+
+    id: int
+    name: str
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image and its objects.
+
+    Args:
+        image: [h, w, 3] uint8 RGB, EXIF orientation applied.
+        boxes: [G, 4] float32, x1 y1 x2 y2 in pixels of `image`.
+        classes: [G] int64 in 0..K-1.
+        image_id: as in the annotation file.
+        original_size: (h, w) of the file, before any transform.
+    """
+
+    image: np.ndarray
+    boxes: np.ndarray
+    classes: np.ndarray
+    image_id: int
+    original_size: tuple[int, int]
+
+
+class Dataset:
+    """Samples by index, and the categories of their classes in order."""
+
+    categories: Sequence[Category]
+
+    def __len__(self) -> int:
+        raise NotImplementedError(f"{type(self).__name__} must define __len__()")
+
+    def __getitem__(self, index: int) -> Sample:
+        raise NotImplementedError(f"{type(self).__name__} must define __getitem__()")
+
+    @property
+    def image_sizes(self) -> np.ndarray:
+        """[n, 2] (h, w) of every image, known without decoding any."""
+        raise NotImplementedError(f"{type(self).__name__} must define image_sizes")
+
+
+class Transform:
+    """(sample, rng, others) -> sample.
+
+    `others(n)` gives n further samples of the data set, drawn with the same key, for transforms that mix images.
+    """
+
+    def __call__(
+        self, sample: Sample, rng: np.random.Generator, others: Callable[[int], list[Sample]]
+    ) -> Sample:
+        raise NotImplementedError(f"{type(self).__name__} must define __call__()")
+
+
+DATASETS = Registry(Dataset)
+TRANSFORMS = Registry(Transform)

@@ -1,0 +1,64 @@
+"""Several processes: rank, gather, reduce. Launched by torchrun; one process is the normal case and costs nothing."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+
+def is_active() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def rank() -> int:
+    return dist.get_rank() if is_active() else 0
+
+
+def world_size() -> int:
+    return dist.get_world_size() if is_active() else 1
+
+
+def local_rank() -> int:
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def is_main() -> bool:
+    return rank() == 0
+
+
+def barrier() -> None:
+    if is_active():
+        dist.barrier()
+
+
+def all_gather_objects(value: Any) -> list[Any]:
+    """One value of each process, in the order of their ranks."""
+    if not is_active():
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def broadcast_object(value: Any, source: int = 0) -> Any:
+    if not is_active():
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=source)
+    return box[0]
+
+
+def mean_over_processes(value: torch.Tensor) -> torch.Tensor:
+    """The mean of a tensor over all processes, without gradient.
+
+    A loss that is divided by a count must be divided by the mean count: DistributedDataParallel averages the gradients, so
+    the sum over processes then equals one process with the whole batch.
+    """
+    value = value.detach().clone()
+    if is_active():
+        dist.all_reduce(value)
+        value /= world_size()
+    return value

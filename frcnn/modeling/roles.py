@@ -1,0 +1,238 @@
+"""The map of the model: every role, its registry, and its contract.
+
+A role is a base class. The arguments that its parent passes when it builds the part are the registry's wiring; everything
+else is an option of the component. Roles are modules and are reached through `__call__`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from frcnn.config import Registry
+from frcnn.ops.boxes import BoxCoder
+from frcnn.structures import (
+    Batch,
+    Candidates,
+    Detections,
+    FeatureShape,
+    Matches,
+    Output,
+    Proposals,
+    Rois,
+    Targets,
+)
+
+Features = Mapping[str, Tensor]
+FeatureShapes = Mapping[str, FeatureShape]
+
+
+class Role(nn.Module):
+    """A part that can be exchanged. Tells type checkers and readers that calling it runs `forward`."""
+
+    def forward(self, *args: Any) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} must define forward()")
+
+
+class Detector(Role):
+    """(num_classes) | Batch -> Output. Normalises, pads, and rescales detections to the original size."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+
+    def forward(self, batch: Batch) -> Output:
+        return super().forward(batch)
+
+
+class Backbone(Role):
+    """() | images [B, 3, H, W] -> {name: [B, C, H/s, W/s]}."""
+
+    feature_shapes: FeatureShapes
+    size_divisibility: int = 1
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return super().forward(images)
+
+
+class Neck(Role):
+    """(feature_shapes) | features -> features; necks are chained in a list."""
+
+    feature_shapes: FeatureShapes
+    size_divisibility: int = 1
+
+    def forward(self, features: Features) -> dict[str, Tensor]:
+        return super().forward(features)
+
+
+class AnchorGenerator(Role):
+    """(strides) | (grid_sizes, padded_size) -> L x [N_l, 4], in the order y, x, anchor."""
+
+    num_anchors: int
+
+    def forward(self, grid_sizes: Sequence[tuple[int, int]], padded_size: tuple[int, int]) -> list[Tensor]:
+        return super().forward(grid_sizes, padded_size)
+
+
+class RPNOutput(NamedTuple):
+    """L x objectness [B, A, H, W] and L x deltas [B, 4A, H, W]."""
+
+    objectness: list[Tensor]
+    deltas: list[Tensor]
+
+
+class RPNHead(Role):
+    """(in_channels, num_anchors) | L feature maps -> RPNOutput."""
+
+    def forward(self, features: Sequence[Tensor]) -> RPNOutput:
+        return super().forward(features)
+
+    def at(self, features: Sequence[Tensor], dense: RPNOutput, index_per_image: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Logits and deltas, with gradient, of the sampled candidates only.
+
+        The way from the head to its loss goes through here, so that a head may run densely without gradient and again,
+        with gradient, at these candidates alone. This base class gathers them from the dense output.
+
+        Args:
+            features: L x [B, C, H, W], what `forward` was given.
+            dense: what `forward` returned.
+            index_per_image: B x [n] candidate indices in the order level, y, x, anchor.
+
+        Returns:
+            logits [sum n] and deltas [sum n, 4], image after image.
+        """
+        raise NotImplementedError  # gathered in the base class: see modeling/rpn.py helpers
+
+
+class Matcher(Role):
+    """() | (candidates, targets) -> Matches."""
+
+    def forward(self, candidates: Candidates, targets: Targets) -> Matches:
+        return super().forward(candidates, targets)
+
+
+class Sampler(Role):
+    """() | (matches, hardness, generator) -> positive, negative index tensors.
+
+    `hardness` is a function that gives the current loss of each candidate [N] when called; a sampler that does not call it pays
+    nothing for it. It runs without gradient and updates no statistics.
+    """
+
+    batch_size_per_image: int | None
+
+    def forward(
+        self, matches: Matches, hardness: Callable[[], Tensor], generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        return super().forward(matches, hardness, generator)
+
+
+class BoxLoss(Role):
+    """() | (box_coder, boxes [n, 4], pred_deltas [n, 4], gt_boxes [n, 4]) -> [n]. Only positives ever reach it."""
+
+    loss_weight: float
+
+    def forward(self, box_coder: BoxCoder, boxes: Tensor, pred_deltas: Tensor, gt_boxes: Tensor) -> Tensor:
+        return super().forward(box_coder, boxes, pred_deltas, gt_boxes)
+
+
+class ClassLoss(Role):
+    """(num_classes) | (logits [n, num_logits], classes [n] in 0..K, K is background) -> [n].
+
+    It owns its inference too: `scores` turns logits into probabilities of the K classes.
+    """
+
+    loss_weight: float
+    num_logits: int
+
+    def forward(self, logits: Tensor, classes: Tensor) -> Tensor:
+        return super().forward(logits, classes)
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """[n, num_logits] -> [n, K]."""
+        raise NotImplementedError(f"{type(self).__name__} must define scores()")
+
+
+class NMS(Role):
+    """() | (boxes [n, 4], scores [n], classes [n]) -> index [k], scores [k], best first."""
+
+    def forward(self, boxes: Tensor, scores: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+        return super().forward(boxes, scores, classes)
+
+
+class ProposalGenerator(Role):
+    """(feature_shapes) | (features, batch) -> B Proposals, losses."""
+
+    def forward(self, features: Features, batch: Batch) -> tuple[list[Proposals], dict[str, Tensor]]:
+        return super().forward(features, batch)
+
+
+class ROIPooler(Role):
+    """(feature_shapes) | (features, B x boxes [r, 4]) -> [R, C, resolution, resolution]."""
+
+    out_channels: int
+    resolution: int
+
+    def forward(self, features: Features, boxes_per_image: Sequence[Tensor]) -> Tensor:
+        return super().forward(features, boxes_per_image)
+
+
+class BoxHead(Role):
+    """(in_channels, resolution) | [R, C, h, w] -> what the predictor reads, [R, out_channels]."""
+
+    out_channels: int
+
+    def forward(self, roi_features: Tensor) -> Tensor:
+        return super().forward(roi_features)
+
+
+class BoxPredictor(Role):
+    """(in_channels, num_classes) | [R, in_channels] -> class_logits [R, num_logits], deltas [R, 4K or 4].
+
+    Owns the box coder and the two losses.
+    """
+
+    def forward(self, box_features: Tensor) -> tuple[Tensor, Tensor]:
+        return super().forward(box_features)
+
+
+class ROIHeads(Role):
+    """(feature_shapes, num_classes) | (features, proposals, batch) -> B Detections or None, losses."""
+
+    def forward(
+        self, features: Features, proposals: Sequence[Proposals], batch: Batch
+    ) -> tuple[list[Detections] | None, dict[str, Tensor]]:
+        return super().forward(features, proposals, batch)
+
+
+class ROIBranch(Role):
+    """(feature_shapes, num_classes) | masks and keypoints: what follows the boxes.
+
+    In training `(features, rois, targets) -> losses`; in evaluation `.predict(features, detections) -> detections`.
+    """
+
+    def forward(self, features: Features, rois: Sequence[Rois], targets: Sequence[Targets]) -> dict[str, Tensor]:
+        return super().forward(features, rois, targets)
+
+    def predict(self, features: Features, detections: Sequence[Detections]) -> list[Detections]:
+        raise NotImplementedError(f"{type(self).__name__} must define predict()")
+
+
+DETECTORS = Registry(Detector, wiring=("num_classes",))
+BACKBONES = Registry(Backbone)
+NECKS = Registry(Neck, wiring=("feature_shapes",))
+ANCHOR_GENERATORS = Registry(AnchorGenerator, wiring=("strides",))
+RPN_HEADS = Registry(RPNHead, wiring=("in_channels", "num_anchors"))
+MATCHERS = Registry(Matcher)
+SAMPLERS = Registry(Sampler)
+BOX_LOSSES = Registry(BoxLoss)
+CLASS_LOSSES = Registry(ClassLoss, wiring=("num_classes",))
+NMS_METHODS = Registry(NMS)
+PROPOSAL_GENERATORS = Registry(ProposalGenerator, wiring=("feature_shapes",))
+ROI_POOLERS = Registry(ROIPooler, wiring=("feature_shapes",))
+BOX_HEADS = Registry(BoxHead, wiring=("in_channels", "resolution"))
+BOX_PREDICTORS = Registry(BoxPredictor, wiring=("in_channels", "num_classes"))
+ROI_HEADS = Registry(ROIHeads, wiring=("feature_shapes", "num_classes"))
+ROI_BRANCHES = Registry(ROIBranch, wiring=("feature_shapes", "num_classes"))

@@ -1,0 +1,255 @@
+"""The values that pass between the parts: frozen dataclasses with named fields.
+
+Shapes use the letters of the whole framework: B images, N candidates of one image, G ground truths of one image,
+R sampled ROIs, K classes without background. Boxes are float32, absolute x1 y1 x2 y2.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+BACKGROUND_LABEL, DISCARD_LABEL, POSITIVE_LABEL = 0, -1, 1
+
+
+@dataclass(frozen=True)
+class FeatureShape:
+    """Width and stride of one feature map."""
+
+    channels: int
+    stride: int
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Ground truth of one image, in the pixels of the image the network sees.
+
+    Args:
+        boxes: [G, 4].
+        classes: [G] int64 in 0..K-1.
+    """
+
+    boxes: Tensor
+    classes: Tensor
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def class_agnostic(self) -> Targets:
+        """The same objects, all of class 0 (what a proposal generator looks for)."""
+        return replace(self, classes=torch.zeros_like(self.classes))
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Targets:
+        return replace(
+            self,
+            boxes=self.boxes.to(device, non_blocking=non_blocking),
+            classes=self.classes.to(device, non_blocking=non_blocking),
+        )
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What the model now says of the candidates of one image, without gradient.
+
+    Args:
+        logits: [N, number of logits of the class loss].
+        boxes: [N, 4] decoded boxes (of a class-specific predictor: for each candidate's best class).
+    """
+
+    logits: Tensor
+    boxes: Tensor
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What a matcher may look at: the candidates of one image, and on demand what the model says of them.
+
+    Args:
+        boxes_per_level: L x [N_l, 4]; candidate order is level, y, x, anchor.
+        predictions: computes logits and decoded boxes when called; a matcher that does not call it pays nothing.
+    """
+
+    boxes_per_level: Sequence[Tensor]
+    predictions: Callable[[], Predictions] | None = None
+
+    @property
+    def boxes(self) -> Tensor:  # [N, 4]
+        return torch.cat(list(self.boxes_per_level)) if len(self.boxes_per_level) != 1 else self.boxes_per_level[0]
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Which ground truth each candidate stands for.
+
+    Args:
+        gt_index: [N] int64, the ground truth of each candidate (0 where there is none).
+        labels: [N] int64 in {-1 discard, 0 negative, 1 positive}.
+        quality: [N] float32, the IoU (or the matcher's own measure) with that ground truth.
+    """
+
+    gt_index: Tensor
+    labels: Tensor
+    quality: Tensor
+
+    @property
+    def matched_idxs(self) -> Tensor:
+        """[N]: index of the ground truth where positive, -1 where between the thresholds, -2 where below the low one."""
+        below = torch.where(self.labels == DISCARD_LABEL, -1, -2)
+        return torch.where(self.labels == POSITIVE_LABEL, self.gt_index, below)
+
+
+@dataclass(frozen=True)
+class DrawKey:
+    """What every random draw of a training step depends on: the seed, the iteration, the image's place in the global batch."""
+
+    seed: int = 0
+    iteration: int = 0
+    first_image: int = 0
+
+    def generator(self, image: int, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
+        """A generator of its own for one image and purpose ("rpn", "roi_heads.0", ...).
+
+        Args:
+            image: the image's index in this process's batch.
+            purpose: which draw it is, so that two samplers of one step do not share numbers.
+        """
+        text = f"{self.seed}/{self.iteration}/{self.first_image + image}/{purpose}"
+        digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+        generator = torch.Generator(device=device)
+        generator.manual_seed(int.from_bytes(digest, "little") >> 1)
+        return generator
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch of images and what is known of them.
+
+    Args:
+        images: B x [3, h, w], uint8 or float, 0..255, RGB, unpadded, as the loader gives them; the detector replaces them
+            by one normalised, padded tensor [B, 3, H, W] before it hands the batch on.
+        image_sizes: B x (h, w), before padding.
+        original_sizes: B x (h, w) of the files; detections are scaled back to these.
+        image_ids: B ids as in the data set.
+        targets: B Targets, or None when predicting.
+        proposals: B x [P, 4] precomputed proposals, or None.
+        draw: the key of the step's random draws.
+    """
+
+    images: Sequence[Tensor] | Tensor
+    image_sizes: Sequence[tuple[int, int]]
+    original_sizes: Sequence[tuple[int, int]]
+    image_ids: Sequence[int]
+    targets: Sequence[Targets] | None = None
+    proposals: Sequence[Tensor] | None = None
+    draw: DrawKey = field(default_factory=DrawKey)
+
+    def __len__(self) -> int:
+        return len(self.image_sizes)
+
+    @property
+    def padded_size(self) -> tuple[int, int]:
+        """(H, W) of the padded batch; only after the detector has stacked the images."""
+        if not isinstance(self.images, Tensor):
+            raise TypeError("images are still a list: padded_size is known once the detector has stacked them")
+        return int(self.images.shape[-2]), int(self.images.shape[-1])
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=non_blocking)
+
+        return replace(
+            self,
+            images=move(self.images) if isinstance(self.images, Tensor) else [move(image) for image in self.images],
+            targets=None if self.targets is None else [t.to(device, non_blocking) for t in self.targets],
+            proposals=None if self.proposals is None else [move(p) for p in self.proposals],
+        )
+
+    def pin_memory(self) -> Batch:
+        """Called by the data loader's pinning thread."""
+        if isinstance(self.images, Tensor):
+            return replace(self, images=self.images.pin_memory())
+        return replace(self, images=[image.pin_memory() for image in self.images])
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """Regions of one image that may hold an object, best first.
+
+    Args:
+        boxes: [P, 4].
+        objectness: [P] logits.
+        level: [P] int64, which feature level each came from.
+        index: [P] int64, which candidate each was (level, y, x, anchor order).
+    """
+
+    boxes: Tensor
+    objectness: Tensor
+    level: Tensor
+    index: Tensor
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+
+@dataclass(frozen=True)
+class Rois:
+    """Regions of one image that were sampled for training the second stage; positives come first.
+
+    Args:
+        boxes: [r, 4].
+        classes: [r] int64 in 0..K, background is K.
+        gt_boxes: [r, 4] of the ground truth each was matched with (zeros in an image without objects).
+        gt_index: [r] int64, its index in the targets.
+        index: [r] int64, which proposal each was; ground truths appended behind the proposals follow them.
+    """
+
+    boxes: Tensor
+    classes: Tensor
+    gt_boxes: Tensor
+    gt_index: Tensor
+    index: Tensor
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Objects found in one image, best first.
+
+    Args:
+        boxes: [D, 4].
+        scores: [D] in 0..1.
+        classes: [D] int64 in 0..K-1.
+        index: [D] int64, which proposal each came from.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    classes: Tensor
+    index: Tensor
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def to(self, device: torch.device | str) -> Detections:
+        return Detections(
+            self.boxes.to(device), self.scores.to(device), self.classes.to(device), self.index.to(device)
+        )
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a detector returns.
+
+    Args:
+        detections: B Detections in the pixels of the original images; None in training mode.
+        losses: name -> scalar; keys that start with "loss" are summed, others ("rpn/num_positive") are only logged.
+    """
+
+    detections: Sequence[Detections] | None
+    losses: dict[str, Tensor]
