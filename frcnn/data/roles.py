@@ -37,6 +37,31 @@ class Sample:
     original_size: tuple[int, int]
 
 
+@dataclass(frozen=True)
+class GroundTruth:
+    """What an evaluator compares detections with: every object of every image, crowds included, in columns.
+
+    Args:
+        categories: K categories; class k is `categories[k]`.
+        image_ids: [n] int64, in the order of the data set.
+        image_sizes: [n, 2] int64 (h, w) of the files.
+        image_index: [m] int64, which of the n images each object is in; ascending.
+        classes: [m] int64 in 0..K-1.
+        boxes: [m, 4] float64, x1 y1 x2 y2 in pixels of the files.
+        areas: [m] float64, in square pixels: of the mask where the file gives it, else of the box.
+        iscrowd: [m] bool.
+    """
+
+    categories: Sequence[Category]
+    image_ids: np.ndarray
+    image_sizes: np.ndarray
+    image_index: np.ndarray
+    classes: np.ndarray
+    boxes: np.ndarray
+    areas: np.ndarray
+    iscrowd: np.ndarray
+
+
 class Dataset:
     """Samples by index, and the categories of their classes in order."""
 
@@ -53,6 +78,10 @@ class Dataset:
         """[n, 2] (h, w) of every image, known without decoding any."""
         raise NotImplementedError(f"{type(self).__name__} must define image_sizes")
 
+    def ground_truth(self) -> GroundTruth:
+        """What an evaluator compares detections with."""
+        raise NotImplementedError(f"{type(self).__name__} must define ground_truth()")
+
 
 class Transform:
     """(sample, rng, others) -> sample.
@@ -60,9 +89,7 @@ class Transform:
     `others(n)` gives n further samples of the data set, drawn with the same key, for transforms that mix images.
     """
 
-    def __call__(
-        self, sample: Sample, rng: np.random.Generator, others: Callable[[int], list[Sample]]
-    ) -> Sample:
+    def __call__(self, sample: Sample, rng: np.random.Generator, others: Callable[[int], list[Sample]]) -> Sample:
         raise NotImplementedError(f"{type(self).__name__} must define __call__()")
 
 
