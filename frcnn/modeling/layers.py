@@ -1,0 +1,146 @@
+"""Building blocks of backbones, necks and heads: norm layers by name, a convolution with its norm, freezing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+NormName = Literal["FrozenBN", "BN", "SyncBN", "GN"]
+
+
+class FrozenBatchNorm2d(nn.Module):
+    """Batch norm whose statistics and affine parameters never change; its state dict is that of `nn.BatchNorm2d`.
+
+    Args:
+        channels: width of the input.
+        eps: added to the variance. The Faster R-CNN weights torchvision published first (v1, COCO_V1) need 0.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.register_buffer("weight", torch.ones(channels))
+        self.register_buffer("bias", torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not x.requires_grad:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+        # With a gradient, batch_norm would keep a copy of x for the backward pass; scaling does not need one. Scale and shift
+        # are made in float32, because a small variance overflows in half precision.
+        scale = self.weight * (self.running_var + self.eps).rsqrt()  # [C]
+        shift = self.bias - self.running_mean * scale  # [C]
+        scale, shift = (v.to(x.dtype).reshape(1, -1, 1, 1) for v in (scale, shift))
+        return torch.addcmul(shift, x, scale)
+
+    def extra_repr(self) -> str:
+        return f"{len(self.weight)}, eps={self.eps}"
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # Weights trained with nn.BatchNorm2d count their batches; a frozen norm has no use for the count.
+        state_dict.pop(prefix + "num_batches_tracked", None)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def make_norm(name: NormName, channels: int, eps: float = 1e-5) -> nn.Module:
+    """A norm layer by its name.
+
+    Args:
+        name: FrozenBN (fixed statistics), BN, SyncBN (statistics over all processes) or GN (32 groups, or the largest
+            number of groups below that divides both 32 and `channels`).
+        channels: width of the input.
+        eps: added to the variance.
+
+    Raises:
+        ValueError: the name is unknown, or eps is negative.
+    """
+    if eps < 0:
+        raise ValueError(f"norm eps must be >= 0, got {eps}")
+    makers: dict[str, Callable[[], nn.Module]] = {
+        "FrozenBN": lambda: FrozenBatchNorm2d(channels, eps),
+        "BN": lambda: nn.BatchNorm2d(channels, eps),
+        "SyncBN": lambda: nn.SyncBatchNorm(channels, eps),
+        "GN": lambda: nn.GroupNorm(math.gcd(32, channels), channels, eps),
+    }
+    if name not in makers:
+        raise ValueError(f"norm must be one of {', '.join(makers)}, got {name!r}")
+    return makers[name]()
+
+
+class ConvNorm(nn.Conv2d):
+    """A convolution, its norm and its activation; parameters are named `weight`, `bias` and `norm.*`.
+
+    Padding keeps the size (divided by the stride), also with dilation. With a norm there is no bias.
+
+    Args:
+        in_channels: width of the input.
+        out_channels: width of the output.
+        kernel_size: side of the square kernel.
+        stride: step of the kernel.
+        dilation: distance between the kernel's taps.
+        norm: name of the norm layer, or None.
+        norm_eps: added to the norm's variance.
+        relu: whether a ReLU follows.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        norm: NormName | None = None,
+        norm_eps: float = 1e-5,
+        relu: bool = False,
+    ) -> None:
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride=stride,
+            padding=dilation * (kernel_size // 2),
+            dilation=dilation,
+            bias=norm is None,
+        )
+        self.norm = make_norm(norm, out_channels, norm_eps) if norm is not None else None
+        self.relu = relu
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = super().forward(x)
+        if self.norm is not None:
+            x = self.norm(x)
+        return F.relu_(x) if self.relu else x
+
+
+def freeze(module: nn.Module) -> nn.Module:
+    """Stops a module from learning: no gradient for parameters, fixed statistics for batch norm (of the same names).
+
+    Returns:
+        the module, or what replaces it if it is itself a batch norm.
+    """
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+    return _with_frozen_batch_norm(module)
+
+
+def _with_frozen_batch_norm(module: nn.Module) -> nn.Module:
+    if isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm):
+        frozen = FrozenBatchNorm2d(module.num_features, module.eps)
+        frozen.load_state_dict(module.state_dict())
+        return frozen
+    for name, child in module.named_children():
+        setattr(module, name, _with_frozen_batch_norm(child))
+    return module
