@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from frcnn.config import Registry
 from frcnn.ops.boxes import BoxCoder
+from frcnn.ops.dense import gather_from_levels
 from frcnn.structures import (
     Batch,
     Candidates,
@@ -104,7 +105,13 @@ class RPNHead(Role):
         Returns:
             logits [sum n] and deltas [sum n, 4], image after image.
         """
-        raise NotImplementedError  # gathered in the base class: see modeling/rpn.py helpers
+        sizes = [len(index) for index in index_per_image]
+        index = torch.cat(list(index_per_image))  # [n], image after image
+        image = torch.repeat_interleave(
+            torch.arange(len(sizes), device=index.device), torch.tensor(sizes, device=index.device)
+        )
+        logits = gather_from_levels(dense.objectness, 1, image, index).squeeze(1)  # [n]
+        return logits, gather_from_levels(dense.deltas, 4, image, index)
 
 
 class Matcher(Role):
@@ -130,7 +137,10 @@ class Sampler(Role):
 
 
 class BoxLoss(Role):
-    """() | (box_coder, boxes [n, 4], pred_deltas [n, 4], gt_boxes [n, 4]) -> [n]. Only positives ever reach it."""
+    """() | (box_coder, boxes [n, 4], pred_deltas [n, 4], gt_boxes [n, 4]) -> [n]. Only positives ever reach it.
+
+    What it returns is not weighted: the parent multiplies by `loss_weight` after it has summed and normalised.
+    """
 
     loss_weight: float
 
@@ -141,7 +151,8 @@ class BoxLoss(Role):
 class ClassLoss(Role):
     """(num_classes) | (logits [n, num_logits], classes [n] in 0..K, K is background) -> [n].
 
-    It owns its inference too: `scores` turns logits into probabilities of the K classes.
+    It owns its inference too: `scores` turns logits into probabilities of the K classes. What it returns is not weighted:
+    the parent multiplies by `loss_weight` after it has summed and normalised.
     """
 
     loss_weight: float

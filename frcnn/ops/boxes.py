@@ -63,22 +63,22 @@ class BoxCoder:
         """The boxes that the deltas describe: the inverse of `encode`.
 
         Args:
-            boxes: [n, 4].
-            deltas: [n, 4], or one set of four per class: [n, 4K] or [n, K, 4].
+            boxes: [..., 4].
+            deltas: [..., 4], or one set of four per class: [..., 4K] or [..., K, 4].
 
         Returns:
             boxes of the shape of `deltas`.
         """
-        per_class = deltas.float().reshape(len(boxes), -1, 4)  # [n, K or 1, 4]
-        x, y, w, h = (value[:, None] for value in _centers_and_sizes(boxes.float()))  # [n, 1] each
+        dx, dy, dw, dh = deltas.float().unflatten(-1, (-1, 4)).unbind(-1)  # [n, K or 1] or [n, K, 1] each
+        missing = (1,) * (dx.dim() - boxes.dim() + 1)
+        x, y, w, h = (value.reshape(value.shape + missing) for value in _centers_and_sizes(boxes.float()))
         weight_x, weight_y, weight_w, weight_h = self.weights
-        dx, dy, dw, dh = per_class.unbind(-1)  # [n, K or 1] each
         center_x = dx / weight_x * w + x
         center_y = dy / weight_y * h + y
         half_w = 0.5 * (torch.exp((dw / weight_w).clamp(max=self.clamp)) * w)
         half_h = 0.5 * (torch.exp((dh / weight_h).clamp(max=self.clamp)) * h)
         corners = (center_x - half_w, center_y - half_h, center_x + half_w, center_y + half_h)
-        return torch.stack(corners, dim=-1).reshape(deltas.shape)
+        return torch.stack(corners, dim=-1).flatten(-2)
 
 
 def _centers_and_sizes(boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
