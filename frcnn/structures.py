@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 from torch import Tensor
@@ -117,11 +117,14 @@ class DrawKey:
             image: the image's index in this process's batch.
             purpose: which draw it is, so that two samplers of one step do not share numbers.
         """
-        text = f"{self.seed}/{self.iteration}/{self.first_image + image}/{purpose}"
-        digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
         generator = torch.Generator(device=device)
-        generator.manual_seed(int.from_bytes(digest, "little") >> 1)
+        generator.manual_seed(self.number(image, purpose))
         return generator
+
+    def number(self, image: int, purpose: str) -> int:
+        """The seed behind `generator`: 63 bits that differ for every image, step and purpose."""
+        text = f"{self.seed}/{self.iteration}/{self.first_image + image}/{purpose}"
+        return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
 
 
 @dataclass(frozen=True)
@@ -218,6 +221,22 @@ class Rois:
 
 
 @dataclass(frozen=True)
+class ScoredBoxes:
+    """What the second stage says of every box of one image, before anything is left out.
+
+    Args:
+        boxes: [r, K, 4], one box for each class.
+        scores: [r, K] in 0..1.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+
+@dataclass(frozen=True)
 class Detections:
     """Objects found in one image, best first.
 
@@ -235,6 +254,14 @@ class Detections:
 
     def __len__(self) -> int:
         return len(self.boxes)
+
+    def select(self, index: Tensor) -> Detections:
+        """Some of the detections.
+
+        Args:
+            index: [n] int64 or [D] bool.
+        """
+        return replace(self, **{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
     def to(self, device: torch.device | str) -> Detections:
         return Detections(

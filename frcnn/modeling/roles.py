@@ -22,8 +22,10 @@ from frcnn.structures import (
     FeatureShape,
     Matches,
     Output,
+    Predictions,
     Proposals,
     Rois,
+    ScoredBoxes,
     Targets,
 )
 
@@ -208,6 +210,24 @@ class BoxPredictor(Role):
     def forward(self, box_features: Tensor) -> tuple[Tensor, Tensor]:
         return super().forward(box_features)
 
+    def losses(self, class_logits: Tensor, deltas: Tensor, rois: Sequence[Rois]) -> dict[str, Tensor]:
+        """loss_classifier and loss_box_reg of the sampled ROIs of the batch."""
+        raise NotImplementedError(f"{type(self).__name__} must define losses()")
+
+    def hardness(self, class_logits: Tensor, deltas: Tensor, rois: Rois) -> Tensor:
+        """[r], what each ROI would add to the losses, without gradient."""
+        raise NotImplementedError(f"{type(self).__name__} must define hardness()")
+
+    def decode(self, class_logits: Tensor, deltas: Tensor, boxes: Tensor) -> ScoredBoxes:
+        """A box and a score for every class of every box [r, 4]."""
+        raise NotImplementedError(f"{type(self).__name__} must define decode()")
+
+    def predictions(self, class_logits: Tensor, deltas: Tensor, boxes: Tensor) -> Predictions:
+        """The logits, and the decoded box of each box's best class, without gradient."""
+        scored = self.decode(class_logits.detach(), deltas.detach(), boxes)
+        best = scored.scores.argmax(dim=1)[:, None, None].expand(-1, 1, 4)  # [r, 1, 4]
+        return Predictions(class_logits.detach(), scored.boxes.gather(1, best)[:, 0])
+
 
 class ROIHeads(Role):
     """(feature_shapes, num_classes) | (features, proposals, batch) -> B Detections or None, losses."""
@@ -216,6 +236,12 @@ class ROIHeads(Role):
         self, features: Features, proposals: Sequence[Proposals], batch: Batch
     ) -> tuple[list[Detections] | None, dict[str, Tensor]]:
         return super().forward(features, proposals, batch)
+
+    def predict(
+        self, features: Features, boxes_per_image: Sequence[Tensor], image_sizes: Sequence[tuple[int, int]]
+    ) -> list[ScoredBoxes]:
+        """Class scores of given boxes, and where each class moves them, clipped to the image (h, w)."""
+        raise NotImplementedError(f"{type(self).__name__} must define predict()")
 
 
 class ROIBranch(Role):
