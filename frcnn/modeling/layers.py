@@ -37,8 +37,8 @@ class FrozenBatchNorm2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not x.requires_grad:
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
-        # With a gradient, batch_norm would keep a copy of x for the backward pass; scaling does not need one. Scale and shift
-        # are made in float32, because a small variance overflows in half precision.
+        # With a gradient, batch_norm would keep a copy of x for the backward pass; scaling does not need one. Scale and
+        # shift are made in float32, because a small variance overflows in half precision.
         scale = self.weight * (self.running_var + self.eps).rsqrt()  # [C]
         shift = self.bias - self.running_mean * scale  # [C]
         scale, shift = (v.to(x.dtype).reshape(1, -1, 1, 1) for v in (scale, shift))
