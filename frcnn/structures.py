@@ -171,6 +171,38 @@ class Batch:
             proposals=None if self.proposals is None else [move(p) for p in self.proposals],
         )
 
+    def split(self, parts: int) -> list[Batch]:
+        """Cuts the batch into parts of equal size.
+
+        Args:
+            parts: how many.
+
+        Raises:
+            ValueError: the batch cannot be divided.
+        """
+        if parts == 1:
+            return [self]
+        size, rest = divmod(len(self), parts)
+        if rest or size == 0:
+            raise ValueError(f"a batch of {len(self)} images cannot be split into {parts} equal parts")
+
+        def cut(values: Any, start: int) -> Any:
+            return None if values is None else values[start : start + size]
+
+        return [
+            replace(
+                self,
+                images=cut(self.images, start),
+                image_sizes=cut(self.image_sizes, start),
+                original_sizes=cut(self.original_sizes, start),
+                image_ids=cut(self.image_ids, start),
+                targets=cut(self.targets, start),
+                proposals=cut(self.proposals, start),
+                draw=replace(self.draw, first_image=self.draw.first_image + start),
+            )
+            for start in range(0, len(self), size)
+        ]
+
     def pin_memory(self) -> Batch:
         """Called by the data loader's pinning thread."""
         if isinstance(self.images, Tensor):
@@ -218,6 +250,14 @@ class Rois:
 
     def __len__(self) -> int:
         return len(self.boxes)
+
+    def select(self, index: Tensor) -> Rois:
+        """Some of the regions.
+
+        Args:
+            index: [n] int64 or [r] bool.
+        """
+        return replace(self, **{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
 
 @dataclass(frozen=True)
