@@ -1,0 +1,66 @@
+"""The `frcnn` program: finds the verb, and turns mistakes of the user into one line instead of a stack trace."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from frcnn import __version__
+from frcnn.errors import UserError
+
+VERBS = {
+    "train": "train a detector from a YAML file, resume a run, or evaluate a checkpoint",
+    "predict": "detect objects in images with a trained checkpoint",
+    "make-shapes": "generate the synthetic data set of circles, squares and triangles",
+}
+
+
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
+    """Runs one verb.
+
+    Args:
+        argv: the words behind the program's name; the process's own if None.
+        prog: what help texts call the program, for the scripts in tools/.
+
+    Returns:
+        the exit code: 0, or 2 for a mistake in the input, which is then on stderr.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_usage())
+        return 0
+    if words[0] == "--version":
+        print(f"frcnn {__version__}")
+        return 0
+    verb = words[0]
+    if verb not in VERBS:
+        print(f"frcnn: there is no verb {verb!r}; choices: {', '.join(VERBS)}", file=sys.stderr)
+        return 2
+    module = importlib.import_module(f"frcnn.cli.{verb.replace('-', '_')}")
+    parser = argparse.ArgumentParser(
+        prog=prog or f"frcnn {verb}",
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=verb != "train",
+    )
+    module.add_arguments(parser)
+    try:
+        return module.run(parser.parse_args(words[1:]))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _usage() -> str:
+    width = max(map(len, VERBS))
+    rows = "\n".join(f"  {verb:<{width}}  {text}" for verb, text in VERBS.items())
+    return f"frcnn {__version__}: Faster R-CNN that can be taken apart\n\nusage: frcnn VERB ...\n\n{rows}\n\n`frcnn VERB --help` says more."
+
+
+if __name__ == "__main__":
+    sys.exit(main())

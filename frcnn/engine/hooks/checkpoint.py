@@ -1,0 +1,58 @@
+"""Saving checkpoints."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from frcnn import distributed
+from frcnn.checkpoint.save import checkpoint_name, keep_last, save_checkpoint
+from frcnn.engine.durations import Duration
+from frcnn.engine.roles import HOOKS, Hook
+from frcnn.engine.trainer import Trainer
+
+logger = logging.getLogger("frcnn")
+
+
+@HOOKS.register
+class SaveCheckpoint(Hook):
+    """Saves everything that an exact resume needs, at an interval, at the end, and when training is interrupted.
+
+    Args:
+        every: how often.
+        keep: how many of the newest checkpoints stay on disk.
+    """
+
+    order = 100
+
+    def __init__(self, *, every: Duration = Duration(1, "ep"), keep: int = 2) -> None:  # noqa: B008 (frozen)
+        if keep < 1:
+            raise ValueError(f"keep must be at least 1, got {keep}")
+        self.every = every
+        self.keep = keep
+        self.saved_at = -1
+
+    def before_train(self, trainer: Trainer) -> None:
+        self.saved_at = trainer.iteration
+
+    def after_step(self, trainer: Trainer) -> None:
+        if trainer.is_due(self.every):
+            self._save(trainer)
+
+    def after_train(self, trainer: Trainer) -> None:
+        if self.saved_at < trainer.iteration:
+            self._save(trainer)
+
+    def _save(self, trainer: Trainer) -> None:
+        self.saved_at = trainer.iteration
+        if distributed.is_main():
+            path = trainer.folder / checkpoint_name(trainer.iteration)
+            save_checkpoint(path, trainer.state_dict())
+            keep_last(trainer.folder, self.keep)
+            logger.info("saved %s", path)
+        distributed.barrier()
+
+
+def weights_for_prediction(trainer: Trainer) -> dict[str, Any]:
+    """A checkpoint that serves prediction alone: the weights that were evaluated, config and class names."""
+    return {**trainer.about, "iteration": trainer.iteration, "model": trainer.evaluated_model.state_dict()}

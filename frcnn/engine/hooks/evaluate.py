@@ -1,0 +1,118 @@
+"""Evaluation during training: metrics, validation losses, pictures."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+from frcnn import distributed
+from frcnn.engine.durations import Duration
+from frcnn.engine.roles import HOOKS, Hook
+from frcnn.engine.trainer import Trainer
+from frcnn.engine.validation import Evaluation, evaluate
+from frcnn.evaluation.results import save_coco_results
+from frcnn.inspect.draw import save_gallery
+
+logger = logging.getLogger("frcnn")
+
+
+@HOOKS.register
+class Evaluate(Hook):
+    """Evaluates on every test set at an interval and at the end.
+
+    The last tables stay in the run folder as evaluation.txt, the metrics as evaluation.json, and the detections of each test set
+    as detections_SET.json in COCO's result format.
+
+    Args:
+        every: how often; null is at the end only.
+        losses: compute the losses on the test sets in the same pass; they are logged as SET/loss_... .
+    """
+
+    order = 20
+
+    def __init__(self, *, every: Duration | None = Duration(1, "ep"), losses: bool = False) -> None:  # noqa: B008
+        self.every = every
+        self.losses = losses
+
+    def after_step(self, trainer: Trainer) -> None:
+        if trainer.is_due(self.every):
+            trainer.evaluate(with_losses=self.losses)
+
+    def after_evaluation(self, trainer: Trainer, evaluation: Evaluation) -> None:
+        if not distributed.is_main():
+            return
+        heading = f"iteration {trainer.iteration}, epoch {trainer.epoch:.2f}"
+        tables = [f"{name} ({heading})\n{result.table()}" for name, result in evaluation.results.items()]
+        (trainer.folder / "evaluation.txt").write_text("\n\n".join(tables) + "\n", encoding="utf-8")
+        record = {"iteration": trainer.iteration, **evaluation.metrics}
+        (trainer.folder / "evaluation.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        for test_set in trainer.test_sets:
+            path = trainer.folder / f"detections_{test_set.name}.json"
+            save_coco_results(path, evaluation.detections[test_set.name], test_set.dataset.categories)
+
+
+@HOOKS.register
+class ValidationLoss(Hook):
+    """Computes the losses on the test sets, in eval mode, at an interval. It disturbs nothing: no draw and no statistic.
+
+    Args:
+        every: how often.
+    """
+
+    order = 20
+
+    def __init__(self, *, every: Duration) -> None:
+        self.every = every
+
+    def after_step(self, trainer: Trainer) -> None:
+        if not trainer.is_due(self.every):
+            return
+        evaluation = evaluate_losses(trainer)
+        if distributed.is_main():
+            values = {f"{name}/{key}": v for name, losses in evaluation.losses.items() for key, v in losses.items()}
+            trainer.metrics.write(trainer.iteration, values)
+            for name, losses in evaluation.losses.items():
+                total = sum(value for key, value in losses.items() if key.startswith("loss"))
+                parts = ", ".join(f"{key.removeprefix('loss_')} {v:.3f}" for key, v in losses.items() if key.startswith("loss"))
+                logger.info("%s: loss %.3f (%s)", name, total, parts)
+
+
+def evaluate_losses(trainer: Trainer) -> Evaluation:
+    """The mean losses of the evaluated weights on every test set."""
+    return evaluate(
+        trainer.evaluated_model, trainer.test_sets, trainer.device, trainer.options.amp, with_losses=True, weights_loaded=True
+    )
+
+
+@HOOKS.register
+class SavePictures(Hook):
+    """Draws the detections of the last evaluation beside the ground truth, into the run folder's pictures/.
+
+    Args:
+        num_images: how many images of each test set, spread over it.
+        score_thresh: detections below this score are not drawn.
+    """
+
+    order = 60
+
+    def __init__(self, *, num_images: int = 16, score_thresh: float = 0.5) -> None:
+        self.num_images = num_images
+        self.score_thresh = score_thresh
+        self.evaluation: Evaluation | None = None
+
+    def after_evaluation(self, trainer: Trainer, evaluation: Evaluation) -> None:
+        self.evaluation = evaluation
+
+    def after_train(self, trainer: Trainer) -> None:
+        if self.evaluation is None or not distributed.is_main():
+            return
+        for test_set in trainer.test_sets:
+            save_gallery(
+                trainer.folder / "pictures" / test_set.name,
+                test_set.dataset,
+                self.evaluation.detections[test_set.name],
+                num_images=self.num_images,
+                score_thresh=self.score_thresh,
+                title=test_set.name,
+            )
+            logger.info("pictures of detections beside ground truth: %s", trainer.folder / "pictures" / test_set.name)

@@ -1,0 +1,51 @@
+"""A profile of some steps."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+
+from frcnn import distributed
+from frcnn.engine.roles import HOOKS, Hook
+from frcnn.engine.trainer import Trainer
+
+logger = logging.getLogger("frcnn")
+
+
+@HOOKS.register
+class Profile(Hook):
+    """Profiles some steps with torch.profiler; prints the most expensive operators and writes a trace for Perfetto.
+
+    Args:
+        start: how many steps pass before it begins.
+        steps: how many steps are profiled.
+        rows: operators in the printed table.
+    """
+
+    order = 1
+
+    def __init__(self, *, start: int = 10, steps: int = 5, rows: int = 20) -> None:
+        self.start = start
+        self.steps = steps
+        self.rows = rows
+        self.profiler: Any = None
+        self.done = 0
+
+    def before_step(self, trainer: Trainer) -> None:
+        if self.done == self.start and distributed.is_main():
+            self.profiler = torch.profiler.profile(record_shapes=True)
+            self.profiler.start()
+
+    def after_step(self, trainer: Trainer) -> None:
+        self.done += 1
+        if self.profiler is None or self.done < self.start + self.steps:
+            return
+        self.profiler.stop()
+        path = trainer.folder / "profile.json"
+        self.profiler.export_chrome_trace(str(path))
+        key = "self_cuda_time_total" if trainer.device.type == "cuda" else "self_cpu_time_total"
+        table = self.profiler.key_averages().table(sort_by=key, row_limit=self.rows)
+        logger.info("profile of %d steps (trace: %s)\n%s", self.steps, path, table)
+        self.profiler = None

@@ -1,0 +1,260 @@
+"""The training loop. What else happens during training is a hook."""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from frcnn import distributed
+from frcnn.engine.durations import Duration
+from frcnn.engine.metrics import MetricsFile
+from frcnn.engine.options import StepFacts, TrainerOptions
+from frcnn.engine.precision import autocast, gradient_scaler
+from frcnn.engine.roles import Hook, Schedule
+from frcnn.engine.validation import Evaluation, TestSet, evaluate
+from frcnn.structures import Batch, DrawKey
+
+logger = logging.getLogger("frcnn")
+
+
+class TrainLoader(Protocol):
+    """What the loop needs of a loader: batches without end."""
+
+    epoch_length: float
+
+    def __iter__(self) -> Iterator[Batch]: ...
+
+
+class Trainer:
+    """Steps through batches until the duration is over or a hook asks for a stop.
+
+    Args:
+        model: a detector on its device.
+        optimizer: over the model's parameters; each group has initial_lr.
+        schedule: factor on the learning rates.
+        loader: training batches without end, starting behind `iteration` batches.
+        test_sets: what `evaluate` runs on.
+        hooks: name -> hook.
+        options: how the loop runs.
+        device: where the model is.
+        folder: the run folder.
+        seed: of every draw.
+        about: further entries of every checkpoint, such as the config and the class names.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        schedule: Schedule,
+        loader: TrainLoader,
+        test_sets: Sequence[TestSet],
+        hooks: Mapping[str, Hook],
+        options: TrainerOptions,
+        *,
+        device: torch.device,
+        folder: Path,
+        seed: int = 0,
+        about: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.model = model
+        self.evaluated_model = model  # a hook that averages weights puts its average here
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.loader = loader
+        self.test_sets = test_sets
+        self.hooks = dict(sorted(hooks.items(), key=lambda item: item[1].order))
+        self.options = options
+        self.device = device
+        self.folder = folder
+        self.seed = seed
+        self.about = dict(about or {})
+        self.iteration = 0
+        self.epoch_length = loader.epoch_length
+        self.max_iterations = options.duration.iterations(loader.epoch_length)
+        self.scaler = gradient_scaler(options.amp, device)
+        self.metrics = MetricsFile(folder / "metrics.jsonl")
+        self.timing = MetricsFile(folder / "timing.jsonl")
+        self.stop_reason: str | None = None
+        self.interrupted = False
+        self.batch: Batch | None = None
+        self.facts: StepFacts | None = None
+
+    @property
+    def epoch(self) -> float:
+        return self.iteration / self.epoch_length
+
+    def train(self) -> None:
+        """Runs until the end, a stop, or an exception, which hooks see before the caller does."""
+        try:
+            with _stop_on_signals(self):
+                self._call("before_train")
+                self._loop()
+                self._call("after_train")
+        except BaseException as error:
+            for hook in self.hooks.values():
+                hook.on_exception(self, error)
+            raise
+
+    def _loop(self) -> None:
+        network = self._prepared_model()
+        batches = iter(self.loader)
+        while self.iteration < self.max_iterations and self.stop_reason is None:
+            started = time.perf_counter()
+            batch = next(batches)
+            data_seconds = time.perf_counter() - started
+            self._key_draws()
+            self.batch = replace(batch, draw=DrawKey(self.seed, self.iteration, distributed.rank() * len(batch)))
+            self._call("before_step")
+            lr = self._set_learning_rate()
+            losses = self._forward_backward(network, self.batch.to(self.device, non_blocking=True))
+            self.scaler.unscale_(self.optimizer)
+            self.facts = StepFacts(losses, self._clip_gradient(), lr, data_seconds, 0.0)
+            self._call("after_backward")
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            self.optimizer.zero_grad(set_to_none=True)
+            self.iteration += 1
+            self.facts.seconds = time.perf_counter() - started
+            self._call("after_step")
+
+    def _forward_backward(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        parts = batch.split(self.options.accumulate)
+        sums: dict[str, Tensor] = {}
+        for part in parts:
+            with autocast(self.options.amp, self.device):
+                losses = network(part).losses
+            self.scaler.scale(total_loss(losses) / len(parts)).backward()
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0) + value.detach() / len(parts)
+        return sums
+
+    def _clip_gradient(self) -> Tensor | None:
+        limit = self.options.clip_grad_norm
+        if limit is None:
+            return None
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        return nn.utils.clip_grad_norm_(parameters, limit)
+
+    def _set_learning_rate(self) -> float:
+        factor = self.schedule(self.iteration, self.max_iterations, self.epoch_length)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+        return self.optimizer.param_groups[0]["lr"]
+
+    def _key_draws(self) -> None:
+        """Keys torch's global generator too: nothing of ours reads it, but a component's dropout does."""
+        torch.manual_seed(DrawKey(self.seed, self.iteration, distributed.rank()).number(0, "global"))
+
+    def _prepared_model(self) -> nn.Module:
+        self.model.train()
+        if self.options.compile:
+            self.model.backbone.compile(dynamic=True)
+        if distributed.world_size() == 1:
+            return self.model
+        device_ids = [self.device.index] if self.device.type == "cuda" else None
+        return DistributedDataParallel(self.model, device_ids=device_ids)
+
+    def _call(self, moment: str, *args: Any) -> None:
+        for hook in self.hooks.values():
+            getattr(hook, moment)(self, *args)
+
+    def stop(self, reason: str) -> None:
+        """Asks for a stop after this step; the reason is printed."""
+        self.stop_reason = self.stop_reason or reason
+
+    def evaluate(self, *, with_losses: bool = False) -> Evaluation:
+        """Evaluates on every test set, writes the metrics, and tells the hooks."""
+        evaluation = evaluate(
+            self.evaluated_model, self.test_sets, self.device, self.options.amp, with_losses=with_losses, weights_loaded=True
+        )
+        if distributed.is_main():
+            self.metrics.write(self.iteration, evaluation.metrics)
+        self._call("after_evaluation", evaluation)
+        return evaluation
+
+    def is_due(self, every: Duration | None) -> bool:
+        """Whether something that happens at an interval happens after this step; at the end it always does."""
+        if self.iteration >= self.max_iterations:
+            return True
+        if every is None:
+            return False
+        if every.unit == "it":
+            return self.iteration % max(1, int(every.amount)) == 0
+        length = every.amount * self.epoch_length
+        return math.floor(self.iteration / length) > math.floor((self.iteration - 1) / length)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that an exact resume needs: tensors and plain Python."""
+        averaged = {} if self.evaluated_model is self.model else {"ema": self.evaluated_model.state_dict()}
+        return {
+            **self.about,
+            **averaged,
+            "iteration": self.iteration,
+            "total_iterations": self.max_iterations,
+            "seed": self.seed,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "hooks": {name: hook.state_dict() for name, hook in self.hooks.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from a checkpoint; lines of the metrics files that lie behind it are removed.
+
+        The model's own weights are loaded by the caller, which can report on them.
+        """
+        self.iteration = state["iteration"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        for name, hook in self.hooks.items():
+            if state["hooks"].get(name):
+                hook.load_state_dict(state["hooks"][name])
+        if distributed.is_main():
+            for file in (self.metrics, self.timing):
+                file.cut_back(self.iteration)
+
+
+def total_loss(losses: Mapping[str, Tensor]) -> Tensor:
+    """The sum of the entries whose names start with "loss"."""
+    return torch.stack([value.float() for name, value in losses.items() if name.startswith("loss")]).sum()
+
+
+@contextmanager
+def _stop_on_signals(trainer: Trainer) -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM finishes the step and saves; the second one ends at once.
+
+    Several processes would not all see it in the same step, so there the launcher's way of ending them stays.
+    """
+    if distributed.world_size() > 1:
+        yield
+        return
+
+    def ask(number: int, _frame: Any) -> None:
+        if trainer.interrupted:
+            raise KeyboardInterrupt
+        trainer.interrupted = True
+        trainer.stop(f"interrupted by {signal.Signals(number).name}")
+
+    previous: dict[int, Callable[..., Any] | int | None] = {}
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            previous[number] = signal.signal(number, ask)
+    except ValueError:
+        pass  # not the main thread: the program that embeds us handles its own signals
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

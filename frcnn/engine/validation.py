@@ -1,0 +1,104 @@
+"""Evaluating a detector on every named test set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from frcnn.data.roles import Dataset
+from frcnn.engine.precision import Amp
+from frcnn.evaluation.inference import run_inference
+from frcnn.evaluation.roles import EvaluationResult, Evaluator
+from frcnn.structures import Detections
+from frcnn import distributed
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """One named test set: where its images come from and how detections on it are judged.
+
+    Args:
+        name: its key under `data.test`.
+        dataset: its images and ground truth.
+        loader: gives each image once over all processes.
+        evaluator: turns detections into metrics.
+    """
+
+    __test__ = False  # not a test class, whatever pytest thinks of its name
+
+    name: str
+    dataset: Dataset
+    loader: Any
+    evaluator: Evaluator
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one evaluation gave, set by set.
+
+    Args:
+        results: set -> its metrics and tables.
+        detections: set -> image id -> detections; empty on processes other than the main one.
+        losses: set -> mean losses; empty unless they were asked for.
+    """
+
+    results: Mapping[str, EvaluationResult]
+    detections: Mapping[str, Mapping[int, Detections]]
+    losses: Mapping[str, Mapping[str, float]]
+
+    @property
+    def metrics(self) -> dict[str, float | None]:
+        """`set/metric` -> value in 0..100, losses as `set/loss_...`."""
+        flat = {f"{name}/{key}": value for name, result in self.results.items() for key, value in result.metrics.items()}
+        return flat | {f"{name}/{key}": value for name, losses in self.losses.items() for key, value in losses.items()}
+
+    def find(self, metric: str) -> float | None:
+        """A metric by `set/metric`, or by `metric` alone: then of the first set.
+
+        Raises:
+            KeyError: there is none; the message lists all.
+        """
+        metrics = self.metrics
+        for name in (metric, *(f"{name}/{metric}" for name in self.results)):
+            if name in metrics:
+                return metrics[name]
+        raise KeyError(f"no metric is called {metric!r}; there are: {', '.join(metrics)}")
+
+
+def evaluate(
+    model: nn.Module,
+    test_sets: Sequence[TestSet],
+    device: torch.device,
+    amp: Amp,
+    *,
+    with_losses: bool = False,
+    weights_loaded: bool | None = None,
+) -> Evaluation:
+    """Runs the detector over every test set and judges what it finds.
+
+    Args:
+        model: a detector, not wrapped for distributed training.
+        test_sets: the sets, in order.
+        device: where the model is.
+        amp: precision of the forward pass.
+        with_losses: whether the losses on the test sets are computed too.
+        weights_loaded: whether the weights come from training; tells a diagnosis of a low AP what to suspect.
+
+    Returns:
+        the evaluation; metrics are the same on every process.
+    """
+    results, detections, losses = {}, {}, {}
+    for test_set in test_sets:
+        inference = run_inference(model, test_set.loader, device, amp=amp, with_losses=with_losses)
+        result = None
+        if distributed.is_main():
+            result = test_set.evaluator(inference.detections, weights_loaded=weights_loaded)
+        results[test_set.name] = distributed.broadcast_object(result)
+        detections[test_set.name] = inference.detections
+        if with_losses:
+            losses[test_set.name] = distributed.broadcast_object(inference.losses)
+    return Evaluation(results, detections, losses)
