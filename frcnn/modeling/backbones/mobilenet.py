@@ -19,8 +19,8 @@ FeatureName = Literal["c0", "c1", "c2", "c3", "c4", "c5"]
 class _MobileNet(Backbone):
     """The layers of a torchvision MobileNet and the names of its stages.
 
-    As in torchvision, a stage begins at a block that halves the map: c0 is the first convolution (stride 2), c1 to c4 are
-    the outputs of the halving blocks (strides 4 to 32), and c5 is the output of the last convolution, of stride 32 too.
+    As in torchvision, a stage begins at a block that halves the map: c0 is the first convolution (stride 2), c1 to c4
+    are the outputs of the halving blocks (strides 4 to 32), c5 is the output of the last convolution (stride 32 too).
     """
 
     def __init__(self, layers: nn.Sequential, out_features: tuple[FeatureName, ...], freeze_at: int) -> None:

@@ -1,0 +1,102 @@
+"""Norm layers by name, a convolution with its norm, freezing."""
+
+import pytest
+import torch
+from torch import nn
+
+from frcnn.modeling.layers import ConvNorm, FrozenBatchNorm2d, freeze, make_norm
+
+
+def frozen_norm_by_hand(eps: float = 0.0) -> FrozenBatchNorm2d:
+    norm = FrozenBatchNorm2d(1, eps)
+    norm.weight.fill_(3.0)
+    norm.bias.fill_(1.0)
+    norm.running_mean.fill_(2.0)
+    norm.running_var.fill_(4.0)
+    return norm
+
+
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_frozen_norm_by_hand(requires_grad):
+    x = torch.full((1, 1, 1, 1), 6.0, requires_grad=requires_grad)
+    # (6 - 2) / sqrt(4) * 3 + 1
+    assert frozen_norm_by_hand()(x).item() == pytest.approx(7.0)
+    # (6 - 2) / sqrt(4 + 12) * 3 + 1
+    assert frozen_norm_by_hand(eps=12.0)(x).item() == pytest.approx(4.0)
+
+
+def test_frozen_norm_learns_nothing_and_passes_the_gradient_on():
+    norm = frozen_norm_by_hand().train()
+    x = torch.randn(4, 1, 2, 2, requires_grad=True)
+    norm(x).sum().backward()
+    assert list(norm.parameters()) == []
+    assert torch.equal(x.grad, torch.full_like(x, 1.5))  # 3 / sqrt(4)
+    assert norm.running_mean.item() == 2.0
+
+
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_frozen_norm_keeps_the_precision_of_its_input(requires_grad):
+    x = torch.randn(1, 1, 2, 2).bfloat16().requires_grad_(requires_grad)
+    assert frozen_norm_by_hand()(x).dtype == torch.bfloat16
+
+
+def test_a_variance_too_small_for_half_precision_does_not_become_nan():
+    norm = frozen_norm_by_hand()
+    norm.running_var.fill_(1e-9)
+    norm.weight.fill_(1e-5)
+    x = torch.full((1, 1, 1, 1), 3.0, dtype=torch.float16, requires_grad=True)
+    assert norm(x).item() == pytest.approx(1.0 + 1e-5 / 1e-9**0.5, rel=1e-2)
+
+
+def test_frozen_norm_takes_the_weights_of_a_batch_norm():
+    trained = nn.BatchNorm2d(8).train()
+    trained(torch.randn(4, 8, 3, 3) * 2 + 1)
+    frozen = FrozenBatchNorm2d(8)
+    frozen.load_state_dict(trained.state_dict())
+    x = torch.randn(2, 8, 3, 3)
+    torch.testing.assert_close(frozen(x), trained.eval()(x))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("FrozenBN", FrozenBatchNorm2d), ("BN", nn.BatchNorm2d), ("SyncBN", nn.SyncBatchNorm), ("GN", nn.GroupNorm)],
+)
+def test_norms_by_name(name, kind):
+    norm = make_norm(name, 64, eps=0.25)
+    assert type(norm) is kind
+    assert norm.eps == 0.25
+
+
+def test_group_norm_has_32_groups_where_they_divide_the_channels():
+    assert make_norm("GN", 256).num_groups == 32
+    assert make_norm("GN", 24).num_groups == 8
+
+
+def test_norm_mistakes_are_explained():
+    with pytest.raises(ValueError, match="norm must be one of FrozenBN, BN, SyncBN, GN, got 'LN'"):
+        make_norm("LN", 64)
+    with pytest.raises(ValueError, match="eps must be >= 0, got -1"):
+        make_norm("BN", 64, eps=-1)
+
+
+def test_conv_norm_keeps_the_size_and_has_a_bias_only_without_norm():
+    x = torch.randn(1, 3, 9, 12)
+    assert ConvNorm(3, 8, 3, dilation=2)(x).shape == (1, 8, 9, 12)
+    assert ConvNorm(3, 8, 3, stride=2, norm="BN", relu=True)(x).shape == (1, 8, 5, 6)
+    assert set(ConvNorm(3, 8, 1).state_dict()) == {"weight", "bias"}
+    assert set(ConvNorm(3, 8, 1, norm="GN").state_dict()) == {"weight", "norm.weight", "norm.bias"}
+
+
+def test_freezing_keeps_what_the_batch_norm_learnt():
+    block = nn.Sequential(ConvNorm(3, 8, 3, norm="BN"), ConvNorm(8, 8, 3, norm="GN"))
+    block.train()(torch.randn(4, 3, 5, 5))
+    x = torch.randn(2, 3, 5, 5)
+    before = block.eval()(x)
+    frozen = freeze(block).train()
+    torch.testing.assert_close(frozen(x), before)
+    assert isinstance(frozen[0].norm, FrozenBatchNorm2d)
+    assert not any(parameter.requires_grad for parameter in frozen.parameters())
+
+
+def test_freezing_a_batch_norm_itself_gives_its_replacement():
+    assert isinstance(freeze(nn.BatchNorm2d(4)), FrozenBatchNorm2d)
