@@ -19,7 +19,7 @@ IOU_CHUNK_ELEMENTS = 2**22
 
 @dataclass(frozen=True)
 class BoxCoder:
-    """Codes a box as its offset from another box: dx, dy in widths and heights, dw, dh as logarithms (R-CNN, appendix C).
+    """Codes a box as its offset from another: dx, dy in widths and heights, dw, dh as logarithms (R-CNN, appendix C).
 
     Args:
         weights: factors of dx, dy, dw, dh; larger weights make the regression targets larger.
@@ -94,6 +94,25 @@ def box_area(boxes: Tensor) -> Tensor:
     return (x2 - x1) * (y2 - y1)
 
 
+def paired_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
+    """Intersection over union of box with box, broadcast; 0 where they do not intersect, also for boxes without area.
+
+    Args:
+        boxes1: [..., 4].
+        boxes2: [..., 4].
+
+    Returns:
+        [...] in 0..1.
+    """
+    ax1, ay1, ax2, ay2 = boxes1.float().unbind(-1)
+    bx1, by1, bx2, by2 = boxes2.float().unbind(-1)
+    width = (torch.minimum(ax2, bx2) - torch.maximum(ax1, bx1)).clamp(min=0)
+    height = (torch.minimum(ay2, by2) - torch.maximum(ay1, by1)).clamp(min=0)
+    intersection = width * height
+    union = box_area(boxes1) + box_area(boxes2) - intersection
+    return intersection / union.clamp(min=torch.finfo(torch.float32).tiny)
+
+
 def box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     """Intersection over union of every pair; 0 where they do not intersect, also for two boxes without area.
 
@@ -104,13 +123,7 @@ def box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     Returns:
         [G, N] in 0..1.
     """
-    ax1, ay1, ax2, ay2 = boxes1.float()[:, None].unbind(-1)  # [G, 1] each
-    bx1, by1, bx2, by2 = boxes2.float().unbind(-1)  # [N] each
-    width = (torch.minimum(ax2, bx2) - torch.maximum(ax1, bx1)).clamp(min=0)  # [G, N]
-    height = (torch.minimum(ay2, by2) - torch.maximum(ay1, by1)).clamp(min=0)
-    intersection = width * height
-    union = box_area(boxes1)[:, None] + box_area(boxes2) - intersection
-    return torch.where(intersection > 0, intersection / union, 0.0)
+    return paired_iou(boxes1[:, None], boxes2)
 
 
 def iou_chunks(gt_boxes: Tensor, boxes: Tensor) -> Iterator[tuple[int, Tensor]]:

@@ -1,0 +1,357 @@
+"""Region proposal network: scores and moves anchors, and keeps the best as proposals (https://arxiv.org/abs/1506.01497)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from frcnn.config import Factory
+from frcnn.distributed import mean_over_processes, world_size
+from frcnn.modeling.roles import (
+    NMS,
+    PROPOSAL_GENERATORS,
+    RPN_HEADS,
+    AnchorGenerator,
+    BoxLoss,
+    ClassLoss,
+    Features,
+    FeatureShapes,
+    Matcher,
+    ProposalGenerator,
+    RPNHead,
+    RPNOutput,
+    Sampler,
+)
+from frcnn.ops.boxes import BoxCoder, clip_boxes, large_mask
+from frcnn.ops.dense import flatten_map, gather_from_map
+from frcnn.structures import POSITIVE_LABEL, Batch, Candidates, Matches, Predictions, Proposals, Targets
+
+OBJECT, NO_OBJECT = 0, 1  # the classes of a class loss with one class
+
+
+@dataclass(frozen=True)
+class TrainTest:
+    """A number for training mode and one for evaluation mode.
+
+    Args:
+        train: in training mode.
+        test: in evaluation mode.
+    """
+
+    train: int
+    test: int
+
+    def __post_init__(self) -> None:
+        if self.train < 1 or self.test < 1:
+            raise ValueError(f"train and test must be at least 1, got {self.train} and {self.test}")
+
+    def at(self, training: bool) -> int:
+        return self.train if training else self.test
+
+
+@RPN_HEADS.register
+class ConvRPNHead(RPNHead):
+    """Scores and moves every anchor with a small stack of 3x3 convolutions, shared by all levels.
+
+    Args:
+        in_channels: channels of every feature level.
+        num_anchors: anchors per location.
+        num_convs: how many 3x3 convolutions come before the two 1x1 outputs.
+    """
+
+    def __init__(self, in_channels: int, num_anchors: int, *, num_convs: int = 1) -> None:
+        super().__init__()
+        if num_convs < 0:
+            raise ValueError(f"num_convs must be at least 0, got {num_convs}")
+        self.convs = nn.ModuleList(nn.Conv2d(in_channels, in_channels, 3, padding=1) for _ in range(num_convs))
+        self.objectness = nn.Conv2d(in_channels, num_anchors, 1)
+        self.deltas = nn.Conv2d(in_channels, 4 * num_anchors, 1)
+        for conv in (*self.convs, self.objectness, self.deltas):
+            nn.init.normal_(conv.weight, std=0.01)
+            nn.init.zeros_(conv.bias)
+
+    def forward(self, features: Sequence[Tensor]) -> RPNOutput:
+        objectness, deltas = [], []
+        for x in features:
+            for conv in self.convs:
+                x = conv(x).relu()
+            objectness.append(self.objectness(x))  # [B, A, H, W]
+            deltas.append(self.deltas(x))  # [B, 4A, H, W]
+        return RPNOutput(objectness, deltas)
+
+
+@PROPOSAL_GENERATORS.register
+class RegionProposalNetwork(ProposalGenerator):
+    """Proposes the regions of an image that look most like objects of any class.
+
+    Losses are computed whenever the batch has targets, in evaluation mode too.
+
+    Args:
+        feature_shapes: channels and stride of every feature map.
+        in_features: names of the feature maps that carry anchors, finest first.
+        anchor_generator: places the anchors.
+        head: scores and moves them.
+        matcher: gives each anchor a ground truth and a label.
+        sampler: chooses the anchors that the losses see.
+        box_coder: how deltas describe a box relative to its anchor.
+        objectness_loss: loss of object against background; must have one logit.
+        box_loss: loss of the sampled positives' boxes.
+        nms: suppresses proposals that overlap a better one of their level.
+        pre_nms_top_n: how many of each level's best anchors are decoded.
+        post_nms_top_n: how many proposals of an image are kept.
+        loss_normalizer: what both losses are divided by: quota is the sampler's batch_size_per_image x images
+            (detectron2), sampled is the number of sampled anchors (torchvision), positive is the number of sampled
+            positives (focal loss).
+        min_size: proposals must be wider and higher than this, in pixels of the network's input.
+        min_size_inclusive: whether a side of exactly min_size is enough, as in torchvision.
+        score_thresh: proposals whose probability is below are dropped before NMS.
+        nms_on: whether NMS ranks by logit (detectron2) or by probability (torchvision), which ties where it saturates.
+    """
+
+    def __init__(
+        self,
+        feature_shapes: FeatureShapes,
+        *,
+        in_features: tuple[str, ...],
+        anchor_generator: Factory[AnchorGenerator],
+        head: Factory[RPNHead],
+        matcher: Matcher,
+        sampler: Sampler,
+        box_coder: BoxCoder,
+        objectness_loss: Factory[ClassLoss],
+        box_loss: BoxLoss,
+        nms: NMS,
+        pre_nms_top_n: TrainTest,
+        post_nms_top_n: TrainTest,
+        loss_normalizer: Literal["quota", "sampled", "positive"] = "quota",
+        min_size: float = 0.0,
+        min_size_inclusive: bool = False,
+        score_thresh: float = 0.0,
+        nms_on: Literal["logit", "probability"] = "logit",
+    ) -> None:
+        super().__init__()
+        in_channels, strides = _common_channels_and_strides(feature_shapes, in_features)
+        if loss_normalizer == "quota" and sampler.batch_size_per_image is None:
+            raise ValueError(
+                f"loss_normalizer 'quota' needs a sampler's batch_size_per_image, {type(sampler).__name__} has none: "
+                "use 'sampled' or 'positive'"
+            )
+        if min_size < 0:
+            raise ValueError(f"min_size must be at least 0, got {min_size}")
+        if not 0 <= score_thresh <= 1:
+            raise ValueError(f"score_thresh must be in [0, 1], got {score_thresh}")
+        self.in_features = tuple(in_features)
+        self.anchor_generator = anchor_generator(strides)
+        self.head = head(in_channels, self.anchor_generator.num_anchors)
+        self.matcher = matcher
+        self.sampler = sampler
+        self.box_coder = box_coder
+        self.objectness_loss = objectness_loss(1)
+        self.box_loss = box_loss
+        self.nms = nms
+        self.pre_nms_top_n = pre_nms_top_n
+        self.post_nms_top_n = post_nms_top_n
+        self.loss_normalizer = loss_normalizer
+        self.min_size = min_size
+        self.min_size_inclusive = min_size_inclusive
+        self.score_thresh = score_thresh
+        self.nms_on = nms_on
+        if self.objectness_loss.num_logits != 1:
+            raise ValueError(
+                f"objectness_loss must have one logit per anchor, {type(self.objectness_loss).__name__} has "
+                f"{self.objectness_loss.num_logits}: use BinaryCrossEntropy or another sigmoid loss"
+            )
+
+    def forward(self, features: Features, batch: Batch) -> tuple[list[Proposals], dict[str, Tensor]]:
+        maps = [features[name] for name in self.in_features]
+        output = self.head(maps)
+        grid_sizes = [(feature.shape[-2], feature.shape[-1]) for feature in maps]
+        anchors = self.anchor_generator(grid_sizes, batch.padded_size)  # L x [N_l, 4]
+        losses = {}
+        if batch.targets is not None:
+            matches = self.assign_targets_to_anchors(anchors, output, batch.targets)
+            losses = self.compute_loss(maps, output, anchors, matches, batch)
+        return self.filter_proposals(anchors, output, batch.image_sizes), losses
+
+    @staticmethod
+    def concat_box_prediction_layers(output: RPNOutput) -> tuple[Tensor, Tensor]:
+        """The dense output as two long tables, in the order image, level, y, x, anchor.
+
+        Returns:
+            objectness [B*N, 1] and deltas [B*N, 4].
+        """
+        objectness = torch.cat([flatten_map(level) for level in output.objectness], dim=1)  # [B, N, 1]
+        deltas = torch.cat([flatten_map(level, 4) for level in output.deltas], dim=1)  # [B, N, 4]
+        return objectness.flatten(0, 1), deltas.flatten(0, 1)
+
+    @torch.no_grad()
+    def assign_targets_to_anchors(
+        self, anchors: Sequence[Tensor], output: RPNOutput, targets: Sequence[Targets]
+    ) -> list[Matches]:
+        """Gives every anchor of every image a ground truth and a label.
+
+        Args:
+            anchors: L x [N_l, 4].
+            output: what the head says, for matchers that ask for predictions.
+            targets: B Targets.
+
+        Returns:
+            B Matches of N anchors each.
+        """
+
+        @torch.no_grad()
+        def predictions(image: int) -> Predictions:
+            logits, deltas = self.concat_box_prediction_layers(_one_image(output, image))
+            return Predictions(logits, self.box_coder.decode(torch.cat(list(anchors)), deltas))
+
+        return [
+            self.matcher(Candidates(anchors, partial(predictions, image)), target.class_agnostic())
+            for image, target in enumerate(targets)
+        ]
+
+    def compute_loss(
+        self,
+        maps: Sequence[Tensor],
+        output: RPNOutput,
+        anchors: Sequence[Tensor],
+        matches: Sequence[Matches],
+        batch: Batch,
+    ) -> dict[str, Tensor]:
+        """The losses of the sampled anchors. Only sampled positives are encoded, and only they have a box loss.
+
+        Args:
+            maps: L x [B, C, H, W], what the head was given.
+            output: what the head says.
+            anchors: L x [N_l, 4].
+            matches: B Matches of N anchors each.
+            batch: with targets.
+        """
+        assert batch.targets is not None
+        samples = [self._sample(output, image, match, batch) for image, match in enumerate(matches)]
+        logits, deltas = self.head.at(maps, output, [torch.cat(sample) for sample in samples])  # [n], [n, 4]
+        is_positive = torch.cat([_positives_first(positive, negative) for positive, negative in samples])  # [n]
+        boxes = torch.cat(list(anchors))[torch.cat([positive for positive, _ in samples])]  # [p, 4]
+        gt_boxes = [
+            target.boxes[match.gt_index[positive]]
+            for target, match, (positive, _) in zip(batch.targets, matches, samples, strict=True)
+        ]
+        objectness_loss = self.objectness_loss(logits[:, None], torch.where(is_positive, OBJECT, NO_OBJECT))  # [n]
+        box_loss = self.box_loss(self.box_coder, boxes, deltas[is_positive], torch.cat(gt_boxes))  # [p]
+        normalizer = self._normalizer(is_positive, len(batch))
+        num_positive = is_positive.sum()
+        return {
+            "loss_objectness": objectness_loss.sum() / normalizer * self.objectness_loss.loss_weight,
+            "loss_rpn_box_reg": box_loss.sum() / normalizer * self.box_loss.loss_weight,
+            "rpn/num_positive": num_positive / len(batch),
+            "rpn/num_negative": (len(is_positive) - num_positive) / len(batch),
+        }
+
+    @torch.no_grad()
+    def _sample(self, output: RPNOutput, image: int, matches: Matches, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Indices of the positive and of the negative anchors of one image that the losses see."""
+
+        @torch.no_grad()
+        def hardness() -> Tensor:
+            logits, _ = self.concat_box_prediction_layers(_one_image(output, image))  # [N, 1]
+            classes = torch.where(matches.labels == POSITIVE_LABEL, OBJECT, NO_OBJECT)
+            return self.objectness_loss(logits, classes)
+
+        return self.sampler(matches, hardness, batch.draw.generator(image, "rpn", matches.labels.device))
+
+    def _normalizer(self, is_positive: Tensor, num_images: int) -> Tensor | float:
+        """What the losses are divided by; a count is the mean over the processes, and at least one in all of them."""
+        if self.loss_normalizer == "quota":
+            assert self.sampler.batch_size_per_image is not None
+            return float(self.sampler.batch_size_per_image * num_images)
+        counted = is_positive if self.loss_normalizer == "positive" else torch.ones_like(is_positive)
+        count = counted.sum().float()
+        if (
+            not self.training
+        ):  # processes may hold different numbers of batches of a test set, so they must not wait here
+            return count.clamp(min=1)
+        return mean_over_processes(count).clamp(min=1 / world_size())
+
+    @torch.no_grad()
+    def filter_proposals(
+        self, anchors: Sequence[Tensor], output: RPNOutput, image_sizes: Sequence[tuple[int, int]]
+    ) -> list[Proposals]:
+        """Ranks the anchors of each level, decodes the best, and suppresses what overlaps a better one of its level.
+
+        Args:
+            anchors: L x [N_l, 4].
+            output: what the head says.
+            image_sizes: B x (h, w) before padding; proposals are clipped to it.
+
+        Returns:
+            B Proposals of at most `post_nms_top_n`, best first.
+        """
+        ranked = self._rank(anchors, output)
+        return [
+            self._suppress(Proposals(*(value[image] for value in ranked)), size)
+            for image, size in enumerate(image_sizes)
+        ]
+
+    def _rank(self, anchors: Sequence[Tensor], output: RPNOutput) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Boxes [B, P, 4], logits, level and index [B, P] of the `pre_nms_top_n` best anchors of each level."""
+        first = 0
+        ranked_per_level = []
+        for level, (objectness, deltas) in enumerate(zip(output.objectness, output.deltas, strict=True)):
+            logits = flatten_map(objectness).squeeze(-1).float()  # [B, N_l]
+            count = min(self.pre_nms_top_n.at(self.training), logits.shape[1])
+            logits, index = logits.topk(count)  # [B, k] each
+            image = torch.arange(len(logits), device=logits.device)[:, None]
+            boxes = self.box_coder.decode(anchors[level][index], gather_from_map(deltas, 4, image, index))  # [B, k, 4]
+            ranked_per_level.append((boxes, logits, torch.full_like(index, level), index + first))
+            first += len(anchors[level])
+        boxes, logits, levels, indices = (torch.cat(values, dim=1) for values in zip(*ranked_per_level, strict=True))
+        return boxes, logits, levels, indices
+
+    def _suppress(self, ranked: Proposals, image_size: tuple[int, int]) -> Proposals:
+        """Clips, drops what is empty, improbable or not finite, and applies NMS to one image."""
+        boxes = clip_boxes(ranked.boxes, image_size)
+        probability = ranked.objectness.sigmoid()
+        finite = boxes.isfinite().all(dim=1) & ranked.objectness.isfinite()
+        large = large_mask(boxes, self.min_size, self.min_size_inclusive)
+        kept = torch.nonzero(finite & large & (probability >= self.score_thresh)).squeeze(1)
+        boxes, level = boxes[kept], ranked.level[kept]
+        scores = probability[kept] if self.nms_on == "probability" else ranked.objectness[kept]
+        index, _ = self.nms(boxes, scores, level)
+        index = index[: self.post_nms_top_n.at(self.training)]
+        return Proposals(
+            boxes=boxes[index],
+            objectness=ranked.objectness[kept][index],
+            level=level[index],
+            index=ranked.index[kept][index],
+        )
+
+
+def _common_channels_and_strides(
+    feature_shapes: FeatureShapes, in_features: Sequence[str]
+) -> tuple[int, tuple[int, ...]]:
+    missing = [name for name in in_features if name not in feature_shapes]
+    if missing or not in_features:
+        wrong = (
+            f"has {', '.join(missing)}, which is none of the feature maps" if missing else "must name feature maps of"
+        )
+        raise ValueError(f"in_features {wrong} {', '.join(feature_shapes)}")
+    shapes = [feature_shapes[name] for name in in_features]
+    widths = sorted({shape.channels for shape in shapes})
+    if len(widths) != 1:
+        raise ValueError(
+            f"in_features must all have the same number of channels, got {widths}: an FPN gives them one width"
+        )
+    return widths[0], tuple(shape.stride for shape in shapes)
+
+
+def _one_image(output: RPNOutput, image: int) -> RPNOutput:
+    return RPNOutput(*([level[image : image + 1] for level in levels] for levels in output))
+
+
+def _positives_first(positive: Tensor, negative: Tensor) -> Tensor:
+    """[p + n] bool: what the concatenation of the two holds."""
+    return torch.arange(len(positive) + len(negative), device=positive.device) < len(positive)
