@@ -1,0 +1,68 @@
+"""Results as files: detections as COCO's result JSON, metrics as JSON."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from frcnn.data.roles import Category
+from frcnn.evaluation.columns import DetectionColumns
+from frcnn.evaluation.roles import EvaluationResult
+from frcnn.structures import Detections
+
+
+def coco_results(detections: Mapping[int, Detections], categories: Sequence[Category]) -> list[dict[str, Any]]:
+    """Detections in the form that COCO's tools and servers read.
+
+    Detections that hold NaN or infinite numbers, which JSON cannot write, are left out, as in the evaluation.
+
+    Args:
+        detections: image id -> what was found in it.
+        categories: class k is `categories[k]`, whose id is written.
+
+    Returns:
+        [{"image_id", "category_id", "bbox": [x, y, w, h], "score"}, ...], nothing rounded.
+    """
+    columns = DetectionColumns.of(detections)
+    columns = columns.where(columns.is_finite())
+    return [
+        {"image_id": image_id, "category_id": categories[k].id, "bbox": bbox, "score": score}
+        for image_id, k, bbox, score in zip(
+            columns.image_ids.tolist(),
+            columns.classes.tolist(),
+            columns.boxes_xywh().tolist(),
+            columns.scores.tolist(),
+            strict=True,
+        )
+    ]
+
+
+def save_coco_results(
+    path: str | os.PathLike[str], detections: Mapping[int, Detections], categories: Sequence[Category]
+) -> None:
+    """Writes `coco_results` as JSON; the file is there whole or not at all."""
+    _write(Path(path), msgspec.json.encode(coco_results(detections, categories)))
+
+
+def save_metrics(path: str | os.PathLike[str], results: Mapping[str, EvaluationResult]) -> None:
+    """Writes the metrics of a run as JSON; the file is there whole or not at all.
+
+    Args:
+        path: of the file.
+        results: name of the test set -> its result. A metric that has no value is null.
+    """
+    _write(Path(path), msgspec.json.format(msgspec.json.encode(dict(results)), indent=2) + b"\n")
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    incomplete = path.with_name(f".{path.name}.{os.getpid()}.incomplete")
+    try:
+        incomplete.write_bytes(content)
+        incomplete.replace(path)
+    finally:
+        incomplete.unlink(missing_ok=True)

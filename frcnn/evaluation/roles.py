@@ -1,0 +1,109 @@
+"""The map of the evaluation: what judges detections, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from frcnn.config import Registry
+from frcnn.data.roles import Dataset
+from frcnn.structures import Detections
+
+Metrics = dict[str, float | None]
+"""Name -> value in 0..100; None where the data set has no object that the metric speaks of."""
+
+
+@dataclass(frozen=True)
+class ClassMetrics:
+    """The metrics of one class.
+
+    Args:
+        name: of the class.
+        num_objects: in the ground truth, crowds not counted.
+        metrics: "AP", "AP50", ...
+    """
+
+    name: str
+    num_objects: int
+    metrics: Metrics
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """What an evaluator says of the detections of one data set.
+
+    Args:
+        metrics: "bbox/AP", "bbox/AP50", ...
+        per_class: one row a class, in the order of the data set's categories.
+        notes: sentences a person should read beside the numbers, such as why an AP is 0.
+    """
+
+    metrics: Metrics
+    per_class: Sequence[ClassMetrics] = ()
+    notes: Sequence[str] = field(default_factory=tuple)
+
+    def table(self, max_classes: int = 100) -> str:
+        """The numbers as aligned text: a summary, a row for each class, then the notes.
+
+        Args:
+            max_classes: with more classes than this, the rest are counted and not listed.
+        """
+        blocks = [_summary_table(self.metrics)]
+        if self.per_class:
+            blocks.append(_class_table(self.per_class, max_classes))
+        if self.notes:
+            blocks.append("\n".join(f"note: {note}" for note in self.notes))
+        return "\n\n".join(blocks)
+
+
+class Evaluator:
+    """(dataset) | ({image id: Detections}) -> EvaluationResult. Judges the detections of one data set.
+
+    Every image of the data set is evaluated, also those that the detections do not name. Detections are in the pixels
+    of the original images.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def __call__(self, detections: Mapping[int, Detections], *, weights_loaded: bool | None = None) -> EvaluationResult:
+        """Compares detections with the data set's ground truth.
+
+        Args:
+            detections: image id -> what was found in it.
+            weights_loaded: whether the detector's weights were trained or loaded, where the caller knows; only used to
+                explain a bad result.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define __call__()")
+
+
+EVALUATORS = Registry(Evaluator, wiring=("dataset",))
+
+
+def format_metric(value: float | None) -> str:
+    """One decimal, as papers print it; "n/a" where there is nothing to measure."""
+    return "n/a" if value is None else f"{value:.1f}"
+
+
+def _summary_table(metrics: Metrics) -> str:
+    """One line of names and one of values for each task ("bbox", "segm", ...)."""
+    lines = []
+    for task in dict.fromkeys(key.split("/")[0] for key in metrics):
+        names = [key for key in metrics if key.split("/")[0] == task]
+        cells = [(name.removeprefix(f"{task}/"), format_metric(metrics[name])) for name in names]
+        lines.append(task.ljust(6) + "".join(name.rjust(8) for name, _ in cells))
+        lines.append(" " * 6 + "".join(value.rjust(8) for _, value in cells))
+    return "\n".join(lines)
+
+
+def _class_table(rows: Sequence[ClassMetrics], max_classes: int) -> str:
+    shown = rows[:max_classes]
+    columns = list(shown[0].metrics) if shown else []
+    width = max([len("class"), *(len(row.name) for row in shown)])
+    lines = ["class".ljust(width) + "objects".rjust(10) + "".join(column.rjust(8) for column in columns)]
+    for row in shown:
+        values = "".join(format_metric(row.metrics[column]).rjust(8) for column in columns)
+        lines.append(row.name.ljust(width) + f"{row.num_objects:,}".rjust(10) + values)
+    if len(rows) > len(shown):
+        lines.append(f"... and {len(rows) - len(shown)} more classes")
+    return "\n".join(lines)

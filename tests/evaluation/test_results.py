@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from frcnn.data.roles import Category
+from frcnn.evaluation.coco import CocoEvaluator
+from frcnn.evaluation.results import coco_results, save_coco_results, save_metrics
+from frcnn.evaluation.roles import ClassMetrics, EvaluationResult
+
+CATEGORIES = [Category(18, "cat"), Category(90, "dog")]
+
+
+def test_classes_become_category_ids_and_corners_become_widths(found):
+    detections = {5: found((1, 0.5, (10, 20, 40, 60))), 3: found(), 4: found((0, 0.25, (0, 0, 1, 2)))}
+    assert coco_results(detections, CATEGORIES) == [
+        {"image_id": 5, "category_id": 90, "bbox": [10.0, 20.0, 30.0, 40.0], "score": 0.5},
+        {"image_id": 4, "category_id": 18, "bbox": [0.0, 0.0, 1.0, 2.0], "score": 0.25},
+    ]
+
+
+def test_what_json_cannot_write_is_left_out(found):
+    assert (
+        coco_results({1: found((0, float("nan"), (0, 0, 1, 1)), (0, 0.5, (0, 0, 1, float("inf"))))}, CATEGORIES) == []
+    )
+
+
+def test_files_hold_exactly_what_was_found(tmp_path, found):
+    detections = {1: found((0, 0.1, (0.1, 0.2, 30.3, 40.7)))}
+    save_coco_results(tmp_path / "new" / "val.json", detections, CATEGORIES)
+    assert json.loads((tmp_path / "new" / "val.json").read_text()) == coco_results(detections, CATEGORIES)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["val.json"]
+
+
+def test_a_file_that_cannot_be_finished_leaves_the_old_one(tmp_path, monkeypatch, found):
+    path = tmp_path / "val.json"
+    save_coco_results(path, {}, CATEGORIES)
+
+    def full_disk(self, target):
+        raise OSError("no space left")
+
+    monkeypatch.setattr("pathlib.Path.replace", full_disk)
+    with pytest.raises(OSError, match="no space left"):
+        save_coco_results(path, {1: found((0, 0.1, (0, 0, 1, 1)))}, CATEGORIES)
+    assert path.read_text() == "[]"
+    assert [file.name for file in tmp_path.iterdir()] == ["val.json"]
+
+
+def test_metrics_are_readable_json_with_null_for_not_available(tmp_path, dataset_of, found):
+    result = CocoEvaluator(dataset_of([(1, 0, (0, 0, 50, 50))]))({1: found((0, 0.9, (0, 0, 50, 50)))})
+    save_metrics(tmp_path / "metrics.json", {"val": result})
+    saved = json.loads((tmp_path / "metrics.json").read_text())["val"]
+    assert saved["metrics"]["bbox/AP"] == pytest.approx(100)
+    assert saved["metrics"]["bbox/APs"] is None
+    assert saved["per_class"][1] == {
+        "name": "dog",
+        "num_objects": 0,
+        "metrics": dict.fromkeys(saved["per_class"][0]["metrics"]),
+    }
+    assert saved["notes"] == ["1 of 2 images were not run; nothing is found in them"]
+
+
+def test_table_is_aligned_and_says_not_available():
+    metrics = {"bbox/AP": 50.458, "bbox/AP50": 100.0, "bbox/APs": None}
+    rows = [
+        ClassMetrics("cat", 1234, {"AP": 50.46, "AP50": None}),
+        ClassMetrics("platelets", 0, {"AP": None, "AP50": None}),
+    ]
+    assert EvaluationResult(metrics, rows, ["a reason"]).table() == (
+        "bbox        AP    AP50     APs\n"
+        "          50.5   100.0     n/a\n"
+        "\n"
+        "class       objects      AP    AP50\n"
+        "cat           1,234    50.5     n/a\n"
+        "platelets         0     n/a     n/a\n"
+        "\n"
+        "note: a reason"
+    )
+    assert EvaluationResult(metrics, rows).table(max_classes=1).endswith("... and 1 more classes")
