@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -274,6 +275,11 @@ class ScoredBoxes:
 
     def __len__(self) -> int:
         return len(self.boxes)
+
+    def best_boxes(self) -> Tensor:
+        """[r, 4], the box of each row's best class."""
+        best = self.scores.argmax(dim=1)  # [r]
+        return self.boxes.gather(1, best[:, None, None].expand(-1, 1, 4))[:, 0]
 
 
 @dataclass(frozen=True)

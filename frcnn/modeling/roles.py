@@ -207,6 +207,8 @@ class BoxPredictor(Role):
     Owns the box coder and the two losses.
     """
 
+    num_classes: int
+
     def forward(self, box_features: Tensor) -> tuple[Tensor, Tensor]:
         return super().forward(box_features)
 
@@ -223,10 +225,9 @@ class BoxPredictor(Role):
         raise NotImplementedError(f"{type(self).__name__} must define decode()")
 
     def predictions(self, class_logits: Tensor, deltas: Tensor, boxes: Tensor) -> Predictions:
-        """The logits, and the decoded box of each box's best class, without gradient."""
-        scored = self.decode(class_logits.detach(), deltas.detach(), boxes)
-        best = scored.scores.argmax(dim=1)[:, None, None].expand(-1, 1, 4)  # [r, 1, 4]
-        return Predictions(class_logits.detach(), scored.boxes.gather(1, best)[:, 0])
+        """The logits, and where the best class of each box [r, 4] moves it, without gradient."""
+        class_logits, deltas = class_logits.detach(), deltas.detach()
+        return Predictions(class_logits, self.decode(class_logits, deltas, boxes).best_boxes())
 
 
 class ROIHeads(Role):

@@ -1,0 +1,119 @@
+"""From candidate boxes to the ROIs that a stage of the second part is trained on: match, sample, label."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from frcnn.modeling.roles import BoxPredictor, Sampler
+from frcnn.structures import POSITIVE_LABEL, Batch, Candidates, Matches, Proposals, Rois, Targets
+
+RunHead = Callable[[Sequence[Tensor]], tuple[Tensor, Tensor]]
+"""B x boxes [r, 4] -> class_logits [R, num_logits], deltas [R, 4K or 4]."""
+
+
+@contextmanager
+def unobserved(*modules: nn.Module) -> Iterator[None]:
+    """Runs modules without a trace: no gradient, no statistics updated, no dropout, no synchronised norm waiting.
+
+    Weights that autocast casts in here must not be remembered: the copies have no gradient, and the training pass that
+    follows would use them.
+    """
+    children = {child: child.training for module in modules for child in module.modules()}
+    cached = torch.is_autocast_cache_enabled()
+    try:
+        for module in modules:
+            module.eval()
+        torch.set_autocast_cache_enabled(False)
+        with torch.no_grad():
+            yield
+    finally:
+        torch.set_autocast_cache_enabled(cached)
+        for child, training in children.items():
+            child.training = training
+
+
+def candidate_boxes(proposals: Sequence[Proposals], targets: Sequence[Targets], append_gt: bool) -> list[Tensor]:
+    """B x [P (+ G), 4] without gradient: the proposals and, behind them, the ground truths."""
+    if not append_gt:
+        return [p.boxes.detach() for p in proposals]
+    return [torch.cat((p.boxes.detach(), t.boxes)) for p, t in zip(proposals, targets, strict=True)]
+
+
+def sample_rois(
+    boxes_per_image: Sequence[Tensor],
+    batch: Batch,
+    *,
+    match: Callable[[Candidates, Targets], Matches],
+    sampler: Sampler,
+    box_predictor: BoxPredictor,
+    run_head: RunHead,
+    purpose: str,
+) -> list[Rois]:
+    """Chooses the ROIs of every image.
+
+    What the head says of the candidates is computed at most once a batch, and only if a matcher or a sampler asks.
+
+    Args:
+        boxes_per_image: B x [N, 4] candidates.
+        batch: whose targets are matched, and whose key the draws depend on.
+        match: says which ground truth each candidate stands for.
+        sampler: says which candidates take part.
+        box_predictor: turns what the head says into predictions (for matchers) and losses (for samplers).
+        run_head: pools the boxes and runs the head; called inside `unobserved` by its owner.
+        purpose: name of the draw.
+
+    Returns:
+        B Rois, positives first; `index` counts within the image's candidates.
+    """
+    assert batch.targets is not None
+    sizes = [len(boxes) for boxes in boxes_per_image]
+
+    @functools.cache
+    def outputs() -> list[tuple[Tensor, Tensor]]:
+        class_logits, deltas = run_head(boxes_per_image)
+        return list(zip(class_logits.split(sizes), deltas.split(sizes), strict=True))
+
+    def sample(image: int, boxes: Tensor, targets: Targets) -> Rois:
+        candidates = Candidates([boxes], lambda: box_predictor.predictions(*outputs()[image], boxes))
+        matches = match(candidates, targets)
+        labelled = label_candidates(boxes, matches, targets, box_predictor.num_classes)
+        positive, negative = sampler(
+            matches,
+            lambda: box_predictor.hardness(*outputs()[image], labelled),
+            batch.draw.generator(image, purpose, boxes.device),
+        )
+        return labelled.select(torch.cat((positive, negative)))
+
+    return [
+        sample(image, boxes, targets)
+        for image, (boxes, targets) in enumerate(zip(boxes_per_image, batch.targets, strict=True))
+    ]
+
+
+def label_candidates(boxes: Tensor, matches: Matches, targets: Targets, num_classes: int) -> Rois:
+    """Every candidate of one image [N, 4] with the class and the box of what it was matched with."""
+    # One row behind the ground truths stands for "nothing", so that an image without objects takes the same path.
+    gt_boxes = torch.cat((targets.boxes.float(), boxes.new_zeros(1, 4)))  # [G + 1, 4]
+    gt_classes = torch.cat((targets.classes, targets.classes.new_full((1,), num_classes)))  # [G + 1]
+    return Rois(
+        boxes=boxes,
+        classes=torch.where(matches.labels == POSITIVE_LABEL, gt_classes[matches.gt_index], num_classes),
+        gt_boxes=gt_boxes[matches.gt_index],
+        gt_index=matches.gt_index,
+        index=torch.arange(len(boxes), device=boxes.device),
+    )
+
+
+def sampling_counts(rois: Sequence[Rois], num_classes: int, suffix: str = "") -> dict[str, Tensor]:
+    """How many positives and negatives were sampled, in the mean image; only logged."""
+    num_positive = torch.stack([(r.classes < num_classes).sum() for r in rois]).float().mean()
+    num_rois = sum(len(r) for r in rois) / len(rois)
+    return {
+        f"roi_heads/num_positive{suffix}": num_positive,
+        f"roi_heads/num_negative{suffix}": num_rois - num_positive,
+    }
