@@ -78,7 +78,7 @@ def load_to_resume(folder: str | os.PathLike[str], max_iterations: int) -> dict[
     done, planned = checkpoint["iteration"], checkpoint["max_iterations"]
     if planned != max_iterations:
         raise UserError(
-            f"{path}: its run is {planned:,} iterations long and the config now asks for {max_iterations:,}; a schedule "
+            f"{path}: its run is {planned:,} iterations long and the config asks for {max_iterations:,}; a schedule "
             f"of another length is another run. Set trainer.duration back to {planned}it to resume, or start a new run "
             f"with --init-weights {path}"
         )

@@ -19,7 +19,7 @@ class Reinitialised:
     model_shape: Shape
 
     def __str__(self) -> str:
-        return f"{self.name} {list(self.checkpoint_shape)} in the file, {list(self.model_shape)} in the model"
+        return f"{self.name} {list(self.checkpoint_shape)} -> {list(self.model_shape)}"
 
 
 @dataclass(frozen=True)

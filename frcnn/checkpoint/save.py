@@ -21,6 +21,7 @@ import re
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,8 @@ def save_checkpoint(path: str | os.PathLike[str], state: Mapping[str, Any]) -> N
         os.replace(incomplete, path)
         _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        incomplete.unlink(missing_ok=True)
+        with suppress(OSError):
+            incomplete.unlink()
         raise UserError(
             f"{path}: the checkpoint could not be written: {error}; earlier checkpoints are untouched"
         ) from error
