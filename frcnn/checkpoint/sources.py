@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import importlib
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 from urllib.parse import urldefrag, urlsplit
 
 import torch
@@ -20,15 +20,18 @@ import torchvision
 from iopath.common.file_io import HTTPURLHandler, PathManager
 from torch import Tensor
 
+from frcnn.checkpoint.detectron2 import from_detectron2
 from frcnn.checkpoint.files import read_weights_file
 from frcnn.checkpoint.kinds import Kind, detect_kind, state_dict_of
 from frcnn.checkpoint.load import inference_weights, require_known_version
+from frcnn.checkpoint.torchvision import COCO_LABELS, from_torchvision
 from frcnn.errors import UserError
 
 logger = logging.getLogger("frcnn")
 
 TORCHVISION = "torchvision://"
 _URL = ("https://", "http://")
+_COCO_SLOTS = 91
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.\w+$")  # how PyTorch names its files: resnet18-f37072fd.pth
 
 
@@ -62,8 +65,8 @@ def resolve_weights(source: str | os.PathLike[str]) -> Weights:
     """Fetches, reads and converts weights.
 
     Args:
-        source: a path; `https://...`, with `#sha256=` and the hash (or its first 8 or more digits) to have it verified;
-            or `torchvision://NAME`, where NAME is a model (`resnet18`: its default weights) or an entry of torchvision's
+        source: a path; `https://...`, with `#sha256=` and the hash (8 digits of it or more) to have it verified; or
+            `torchvision://NAME`, where NAME is a model (`resnet18`: its default weights) or an entry of torchvision's
             weights (`ResNet18_Weights.IMAGENET1K_V1`).
 
     Raises:
@@ -136,7 +139,7 @@ def _download(address: str, folder: Path, expected: Path) -> Path:
         with _silenced("iopath.common.download"):  # the error below says it once and better
             return Path(manager.get_local_path(address, cache_dir=str(folder)))
     except OSError as error:  # urllib's errors are OSErrors
-        reason = getattr(error, "reason", None) or error
+        reason = error.reason if type(error) is URLError else error
         raise UserError(
             f"{address}: could not be downloaded ({reason}). Without a network, fetch the file elsewhere and put it at "
             f"{expected}"
@@ -198,12 +201,17 @@ def _torchvision_url(name: str) -> str:
 
 
 def _with_our_names(state_dict: dict[str, Tensor], kind: Kind) -> Mapping[str, Tensor]:
-    converters = {
-        Kind.TORCHVISION_DETECTOR: ("frcnn.checkpoint.torchvision", "from_torchvision"),
-        Kind.TORCHVISION_CLASSIFIER: ("frcnn.checkpoint.torchvision", "from_torchvision"),
-        Kind.DETECTRON2: ("frcnn.checkpoint.detectron2", "from_detectron2"),
-    }
-    if kind not in converters:
+    """Converted weights; those no converter knows keep their names, so that the table of loading lists them."""
+    if kind is Kind.STATE_DICT:
         return state_dict
-    module, function = converters[kind]
-    return getattr(importlib.import_module(module), function)(state_dict)
+    if kind is Kind.DETECTRON2:
+        converted = from_detectron2(state_dict)
+    else:
+        converted = from_torchvision(state_dict, labels=_coco_labels(state_dict))
+    return {**converted.state_dict, **{name: state_dict[name] for name in converted.unused}}
+
+
+def _coco_labels(state_dict: Mapping[str, Tensor]) -> Sequence[int] | None:
+    """The labels of COCO's 80 classes, if this is a detector with the 91 slots that torchvision publishes."""
+    scores = state_dict.get("roi_heads.box_predictor.cls_score.bias")
+    return COCO_LABELS if scores is not None and len(scores) == _COCO_SLOTS else None

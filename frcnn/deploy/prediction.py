@@ -11,7 +11,8 @@ import numpy as np
 
 from frcnn.data.roles import Category
 from frcnn.errors import UserError
-from frcnn.inspect.draw import draw_boxes, save_image
+from frcnn.inspect.boxes import draw_boxes
+from frcnn.inspect.draw import save_image
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,8 @@ class Prediction:
 
     def draw(self) -> np.ndarray:
         """The image with its boxes, names and scores: [h, w, 3] uint8 RGB."""
-        names = [category.name for category in self.categories]
-        return draw_boxes(self.image, self.boxes, self.classes, names, self.scores)
+        labels = [f"{name} {score:.2f}" for name, score in zip(self.class_names, self.scores, strict=True)]
+        return draw_boxes(self.image, self.boxes, self.classes, labels)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the annotated image; the format follows the file's ending (.jpg, .png).
