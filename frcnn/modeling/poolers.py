@@ -190,7 +190,7 @@ def with_image_index(boxes_per_image: Sequence[Tensor]) -> Tensor:
     """B x [r, 4] -> [R, 5] float32, each box behind the index of its image."""
     return torch.cat(
         [
-            torch.cat((boxes.new_full((len(boxes), 1), float(image)), boxes), dim=1).float()
+            torch.cat((torch.full_like(boxes[:, :1], image), boxes), dim=1).float()
             for image, boxes in enumerate(boxes_per_image)
         ]
     )

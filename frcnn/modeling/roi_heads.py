@@ -204,6 +204,6 @@ def scored_boxes(
     Returns:
         B ScoredBoxes.
     """
-    counts = [len(boxes) for boxes in boxes_per_image]
+    counts = [boxes.shape[0] for boxes in boxes_per_image]  # len() would ask an exported graph for a number
     scored = map(box_predictor.decode, class_logits.split(counts), deltas.split(counts), boxes_per_image)
     return [replace(s, boxes=clip_boxes(s.boxes, size)) for s, size in zip(scored, image_sizes, strict=True)]

@@ -23,6 +23,10 @@ def nms_per_class(boxes: Tensor, scores: Tensor, classes: Tensor, iou_threshold:
     if not torch.compiler.is_compiling():
         return batched_nms(boxes, scores, classes, iou_threshold)
     # batched_nms chooses its algorithm by the number of boxes, which is unknown while a graph is exported. The exported
-    # graph always moves each class to a place of its own; the extra 0 keeps max() defined where there is no box.
-    extent = torch.cat((boxes.flatten(), boxes.new_zeros(1))).max() + 1
-    return nms(boxes + (classes * extent)[:, None], scores, iou_threshold)
+    # graph always moves each class to a place of its own. It also takes for granted that nms returns two boxes or more:
+    # two that nothing overlaps and everything outranks come back last, and are left out again.
+    coordinates = torch.cat((boxes.flatten(), boxes.new_zeros(1)))  # the 0 is for no box at all
+    moved = boxes + (classes * (coordinates.max() + 1))[:, None]
+    outside = boxes.new_tensor([[-2.0, -2.0, -1.0, -1.0], [-4.0, -4.0, -3.0, -3.0]]) + coordinates.min()  # [2, 4]
+    outranked = torch.cat((scores, scores.new_full((2,), -torch.inf)))
+    return nms(torch.cat((moved, outside)), outranked, iou_threshold)[:-2]
