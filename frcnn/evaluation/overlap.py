@@ -108,7 +108,7 @@ def misread_boxes(images: list[ImageOverlap], as_they_are: float) -> list[str]:
 
 
 def _readings() -> Iterator[tuple[str, Reading]]:
-    """Each way in which boxes are written wrongly, and how to undo it; the first of equals wins, so simpler ones first."""
+    """Each way in which boxes are written wrongly, and how to undo it; simpler ones first: the first of equals wins."""
     yield "look like x, y, width, height", _from_corner
     yield "look like centre x, centre y, width, height", _from_centre
     yield "look like y1, x1, y2, x2", lambda boxes, _: boxes[:, [1, 0, 3, 2]]
