@@ -78,8 +78,9 @@ class ATSSMatcher(Matcher):
         boxes, gt_boxes = candidates.boxes.float(), targets.boxes.float()  # [N, 4], [G, 4]
         closest = self._closest(candidates, gt_boxes)  # [G, M]
         iou = paired_iou(gt_boxes[:, None], boxes[closest])  # [G, M]
-        spread = iou.std(dim=1, correction=1 if iou.shape[1] > 1 else 0)
-        threshold = iou.mean(dim=1) + spread  # [G]
+        mean = iou.mean(dim=1)  # [G]
+        variance = (iou - mean[:, None]).square().sum(dim=1) / max(1, iou.shape[1] - 1)
+        threshold = mean + variance.sqrt()
         inside = _inside(_centers(boxes)[closest], gt_boxes[:, None])  # [G, M]
         positive = (iou >= threshold[:, None]) & inside & (iou > 0)
         gt, place = torch.nonzero(positive, as_tuple=True)  # [n] pairs of a ground truth and a candidate

@@ -67,7 +67,10 @@ def test_ratios_per_level():
     [
         ({"sizes": ((32.0,),), "aspect_ratios": (1.0,)}, "sizes has 1 levels, but there are 2 feature levels"),
         ({"sizes": ((32.0,),) * 2, "aspect_ratios": ((1.0,),) * 3}, "aspect_ratios has 3 levels"),
-        ({"sizes": ((32.0,), (32.0, 64.0)), "aspect_ratios": (1.0,)}, r"same number of anchors per location, got \[1, 2\]"),
+        (
+            {"sizes": ((32.0,), (32.0, 64.0)), "aspect_ratios": (1.0,)},
+            r"same number of anchors per location, got \[1, 2\]",
+        ),
         ({"sizes": ((32.0,), (-1.0,)), "aspect_ratios": (1.0,)}, "all positive"),
         ({"sizes": ((32.0,), ()), "aspect_ratios": (1.0,)}, "at least one"),
         ({"sizes": ((32.0,),) * 2, "aspect_ratios": ()}, "at least one"),
