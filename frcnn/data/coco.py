@@ -1,0 +1,119 @@
+"""Data sets in COCO's form: one JSON file and a folder of images."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Literal
+
+import numpy as np
+
+from frcnn.data.annotations import AnnotationStore, read_annotations
+from frcnn.data.images import check_size, read_image
+from frcnn.data.roles import DATASETS, Category, Dataset, GroundTruth, Sample
+from frcnn.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+ROOT_VARIABLE, DEFAULT_ROOT = "FRCNN_DATASETS", "datasets"
+
+
+@DATASETS.register
+class CocoDataset(Dataset):
+    """Images and objects of a COCO JSON file, read at first use.
+
+    Args:
+        annotations: path of the JSON file; a relative one is looked up under FRCNN_DATASETS (default: datasets).
+        images: folder that the file names in the JSON file are relative to; looked up likewise.
+        images_without_objects: keep them as background, or drop them (those with crowds only, too).
+        on_bad_annotation: error stops at annotations that cannot be used; skip leaves them out and counts them.
+    """
+
+    def __init__(
+        self,
+        *,
+        annotations: str,
+        images: str,
+        images_without_objects: Literal["keep", "drop"] = "keep",
+        on_bad_annotation: Literal["error", "skip"] = "error",
+    ) -> None:
+        self.annotations = annotations
+        self.images = images
+        self.images_without_objects = images_without_objects
+        self.on_bad_annotation = on_bad_annotation
+        self._loaded: tuple[AnnotationStore, str] | None = None
+
+    def load(self) -> AnnotationStore:
+        """Reads and checks the annotations, once, and logs what was found. Every other method calls it.
+
+        Raises:
+            UserError: a path does not exist, or the annotations cannot be used.
+        """
+        return self._load()[0]
+
+    def _load(self) -> tuple[AnnotationStore, str]:
+        if self._loaded is None:
+            path = find_under_root(self.annotations, "annotation file")
+            folder = find_under_root(self.images, "image folder")
+            store = read_annotations(
+                path,
+                images_without_objects=self.images_without_objects,
+                on_bad_annotation=self.on_bad_annotation,
+            )
+            counts, *findings = store.notes
+            logger.info("%s: %s", self.annotations, counts)
+            for finding in findings:
+                logger.warning("%s: %s", self.annotations, finding)
+            self._loaded = store, folder
+        return self._loaded
+
+    @property
+    def categories(self) -> tuple[Category, ...]:  # type: ignore[override]
+        return self.load().categories
+
+    @property
+    def image_sizes(self) -> np.ndarray:
+        return self.load().image_sizes
+
+    def __len__(self) -> int:
+        return len(self.load())
+
+    def __getitem__(self, index: int) -> Sample:
+        store, folder = self._load()
+        image_id = int(store.image_ids[index])
+        height, width = store.image_sizes[index].tolist()
+        path = os.path.join(folder, store.file_name(index))
+        image = read_image(path, f"image id {image_id}")  # [h, w, 3]
+        check_size(image, (height, width), f"{path} (image id {image_id})")
+        boxes, classes = store.targets(index)
+        return Sample(image, boxes, classes, image_id, (height, width))
+
+    def ground_truth(self) -> GroundTruth:
+        return self.load().ground_truth()
+
+
+def find_under_root(path: str, what: str) -> str:
+    """The absolute path of a part of a data set.
+
+    Args:
+        path: absolute, or relative to the folder in FRCNN_DATASETS.
+        what: what is looked for, in messages.
+
+    Raises:
+        UserError: there is nothing at that path.
+    """
+    root = os.environ.get(ROOT_VARIABLE) or DEFAULT_ROOT
+    full = os.path.abspath(os.path.join(root, os.path.expanduser(path)))
+    if os.path.exists(full):
+        return full
+    if os.path.isabs(os.path.expanduser(path)):
+        raise UserError(f"{full}: there is no such {what}; correct the path in the config")
+    setting = (
+        f"is '{root}'"
+        if os.environ.get(ROOT_VARIABLE)
+        else f"is not set, so '{DEFAULT_ROOT}' in the working folder is used"
+    )
+    raise UserError(
+        f"{full}: there is no such {what}; '{path}' is looked up under {ROOT_VARIABLE}, which {setting}: set it to the "
+        "folder that holds your data sets, or put the data there"
+    )
