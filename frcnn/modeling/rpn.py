@@ -238,9 +238,7 @@ class RegionProposalNetwork(ProposalGenerator):
             return float(self.sampler.batch_size_per_image * num_images)
         counted = is_positive if self.loss_normalizer == "positive" else torch.ones_like(is_positive)
         count = counted.sum().float()
-        if (
-            not self.training
-        ):  # processes may hold different numbers of batches of a test set, so they must not wait here
+        if not self.training:  # processes may hold different numbers of test batches, and none may wait for another
             return count.clamp(min=1)
         return mean_over_processes(count).clamp(min=1 / world_size())
 

@@ -316,7 +316,7 @@ def test_head_at_gives_the_dense_output_and_its_gradient():
     assert torch.equal(logits, all_logits[rows, 0])
     assert torch.equal(deltas, all_deltas[rows])
     for ours, theirs in ((logits.sum(), all_logits[rows].sum()), (deltas.sum(), all_deltas[rows].sum())):
-        parameters = [p for p in rpn.head.parameters()]
+        parameters = list(rpn.head.parameters())
         gradients = [
             torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True) for value in (ours, theirs)
         ]
@@ -350,7 +350,7 @@ def test_counts_are_averaged_over_processes_in_training_only(monkeypatch):
 
 @pytest.mark.parametrize("training", [True, False])
 def test_equal_to_torchvision(training):
-    shapes, features = pyramid()
+    features = pyramid()[1]
     quota = 10_000  # every candidate is sampled, so that no draw makes a difference
     generator = partial(
         GridAnchorGenerator,
