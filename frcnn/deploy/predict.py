@@ -17,6 +17,7 @@ from frcnn.data.roles import Category, Sample, Transform
 from frcnn.deploy.prediction import Prediction
 from frcnn.device import choose_device
 from frcnn.errors import UserError
+from frcnn.experiment import Config, build_model
 from frcnn.modeling.roles import Detector
 
 Image = str | os.PathLike[str] | np.ndarray | Any
@@ -97,19 +98,21 @@ class Predictor:
 def load_predictor(
     path: str | os.PathLike[str], device: str = "auto", imports: Sequence[str | os.PathLike[str]] = ()
 ) -> Predictor:
-    """The predictor of a checkpoint; see `frcnn.load`."""
-    from frcnn.experiment import Config  # here, so that the predictor itself knows of no config
+    """The predictor of a checkpoint; see `frcnn.load`.
 
+    Images go through the transforms of the first test set in the checkpoint's config.
+    """
+    chosen = choose_device(device)
     checkpoint = load_checkpoint(path)
     for key in ("config", "categories"):
         if not checkpoint.get(key):
             raise UserError(f"{path}: carries no {key}; it was not written by a training run")
     categories = [Category(**category) for category in checkpoint["categories"]]
     experiment = Config.from_text(checkpoint["config"], f"config in {path}", imports=imports).build()
-    detector = experiment.model(len(categories))
+    detector = build_model(experiment, categories, chosen)
     load_weights(detector, inference_weights(checkpoint), source=str(path), strict=True)
     test = next(iter(experiment.data.test.values()), None)
-    return Predictor(detector, test.transforms if test else (), categories, choose_device(device))
+    return Predictor(detector, test.transforms if test else (), categories, chosen)
 
 
 def as_rgb(image: Image) -> np.ndarray:
