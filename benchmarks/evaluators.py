@@ -4,6 +4,8 @@
 
 The data is like COCO's val2017: 80 classes, about 7 objects an image, objects found several times with noise, and false
 detections. pycocotools takes minutes on 5,000 images: `--backends hotcoco` leaves it out.
+
+Measured on two busy CPU cores, 5,000 images and 350,000 detections: hotcoco 0.5 to 1.7 s, pycocotools 103 s, same numbers.
 """
 
 from __future__ import annotations
