@@ -20,7 +20,7 @@ def load(
     """A trained detector, ready to be called with images.
 
     Args:
-        path: a checkpoint of a run; it carries the config and the class names.
+        path: a checkpoint of a run, which carries the config and the class names; or its https:// address.
         device: "auto" (CUDA if there is any, else the CPU), "cpu", "cuda", "cuda:N" or "mps".
         imports: the files of the project whose components the model uses. Nothing named in a checkpoint is imported.
 

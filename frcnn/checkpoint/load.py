@@ -75,6 +75,10 @@ def load_to_resume(folder: str | os.PathLike[str], max_iterations: int) -> dict[
         state = "holds no checkpoint_*.pth" if folder.is_dir() else "does not exist"
         raise UserError(f"no checkpoint to resume from: {folder} {state}; start the run without --resume")
     checkpoint = load_checkpoint(path)
+    if "max_iterations" not in checkpoint:
+        raise UserError(
+            f"{path}: holds weights to predict with, as best.pth does, and not the state of a run to resume"
+        )
     done, planned = checkpoint["iteration"], checkpoint["max_iterations"]
     if planned != max_iterations:
         raise UserError(

@@ -173,7 +173,7 @@ def _verify(path: Path, digest: str, address: str, *, remove: bool) -> None:
     if found.startswith(digest):
         return
     if remove:
-        path.unlink()
+        path.unlink(missing_ok=True)  # several processes may come to this
     after = "the download was thrown away" if remove else "delete it to download it again"
     raise UserError(f"{path}: refused: its sha256 is {found}, and {address} should have {digest}; {after}")
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from frcnn.checkpoint.load import inference_weights, load_checkpoint, load_weights
+from frcnn.checkpoint.sources import fetch
 from frcnn.data.collate import pack
 from frcnn.data.images import read_image
 from frcnn.data.roles import Category, Sample, Transform
@@ -103,7 +104,7 @@ def load_predictor(
     Images go through the transforms of the first test set in the checkpoint's config.
     """
     chosen = choose_device(device)
-    checkpoint = load_checkpoint(path)
+    checkpoint = load_checkpoint(fetch(path))
     for key in ("config", "categories"):
         if not checkpoint.get(key):
             raise UserError(f"{path}: carries no {key}; it was not written by a training run")

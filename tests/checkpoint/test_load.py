@@ -159,6 +159,12 @@ def test_resume_of_a_run_under_way_a_finished_one_and_one_of_another_length(tmp_
         load_to_resume(tmp_path, 10)
 
 
+def test_a_checkpoint_to_predict_with_is_not_resumed(tmp_path: Path) -> None:
+    save_checkpoint(checkpoint_path(tmp_path, 1), {"model": {}, "iteration": 1})
+    with pytest.raises(UserError, match="and not the state of a run to resume"):
+        load_to_resume(tmp_path, 10)
+
+
 def test_other_classes_are_refused_with_both_lists() -> None:
     require_same_classes(["a", "b"], ["a", "b"], "best.pth")
     with pytest.raises(
