@@ -5,7 +5,7 @@
 The data is like COCO's val2017: 80 classes, about 7 objects an image, objects found several times with noise, and false
 detections. pycocotools takes minutes on 5,000 images: `--backends hotcoco` leaves it out.
 
-Measured on two busy CPU cores, 5,000 images and 350,000 detections: hotcoco 0.5 to 1.7 s, pycocotools 103 s, same numbers.
+Measured on two busy CPU cores with 5,000 images and 350,000 detections: hotcoco 0.5 to 1.7 s, pycocotools 103 s.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ DIAGNOSED_BELOW = 0.1
 ALL, SMALL, MEDIUM, LARGE = range(4)  # COCO's area ranges: all, below 32^2, 32^2..96^2, above 96^2 square pixels
 AT_1, AT_10, AT_100 = range(3)  # COCO's limits on the detections of one class in one image
 IOU_50, IOU_75 = 0, 5  # places of these thresholds in 0.50, 0.55, ..., 0.95
+NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR@1", "AR@10", "AR@100", "ARs", "ARm", "ARl")
 
 
 @EVALUATORS.register
@@ -35,6 +36,8 @@ class CocoEvaluator(Evaluator):
     Args:
         backend: hotcoco is about 100 times as fast; pycocotools is the reference. Their numbers are the same.
     """
+
+    metric_names = tuple(f"bbox/{name}" for name in NAMES)
 
     def __init__(self, dataset: Dataset, *, backend: Literal["hotcoco", "pycocotools"] = "hotcoco") -> None:
         super().__init__(dataset)

@@ -61,7 +61,12 @@ class Evaluator:
 
     Every image of the data set is evaluated, also those that the detections do not name. Detections are in the pixels
     of the original images.
+
+    `metric_names` are the keys of the result's metrics, known before the first evaluation, so that a hook that watches
+    one can refuse a wrong name at the start.
     """
+
+    metric_names: tuple[str, ...] = ()
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
