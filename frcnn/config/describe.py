@@ -109,7 +109,8 @@ def _step(place: Place, word: str) -> Place:
     if word not in options:
         guess = nearest(word, [*options, *(registry.components if registry else ())])
         hint = f"did you mean '{guess}'?" if guess else f"there are {', '.join(options) or 'none'}"
-        raise UserError(f"{target.__name__} has no option '{word}'; {hint}")
+        owner = target.__name__ if role else place.path or "a config"
+        raise UserError(f"{owner} has no option '{word}'; {hint}")
     return Place(path, options[word].type, entries.get(word), options[word])
 
 

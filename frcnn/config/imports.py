@@ -1,9 +1,9 @@
 """`imports:` runs the files of a project, so that their components are registered.
 
-A file becomes a submodule of this module, and its name spells its path: `frcnn.config.imports._2fhome_2fme_2fmine_2epy`.
+A file becomes a submodule of this module, and its name spells its path: `frcnn.config.imports._2fhome_2fme_2fa_2epy`.
 So a worker process that was started with spawn or forkserver finds the class of a pickled data set or transform by the
-name alone, before any code of ours has run there, and no loader has to know of it. No other package called `projects` can
-shadow it. The spelling keeps to letters, digits and `_xx`, so that the name is an identifier for every tool.
+name alone, before any code of ours has run there, and no loader has to know of it. No other package called `projects`
+can shadow it. The spelling keeps to letters, digits and `_xx`, so that the name is an identifier for every tool.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from types import ModuleType
 from frcnn.config.plan import Call, ListPlan, Value
 from frcnn.config.problems import Problem
 from frcnn.config.registry import shown_path
-from frcnn.config.tree import ListNode, Scalar, Tree
+from frcnn.config.tree import Tree
 from frcnn.errors import UserError
 
 __path__: list[str] = []  # makes this module a package, whose submodules are found by ProjectFinder
@@ -38,13 +38,11 @@ _DIGEST = "__frcnn_digest__"
 
 def load_imports(tree: Tree) -> None:
     """Runs the files under `imports:`; what goes wrong is kept in the tree and reported when it is read."""
-    listed = tree.root.entries.get("imports")
-    for index, node in enumerate(listed.items if isinstance(listed, ListNode) else ()):
-        if isinstance(node, Scalar) and not node.is_null:
-            try:
-                import_file(node.text)
-            except UserError as error:
-                tree.problems.append(Problem(node.mark, f"imports.{index}", str(error)))
+    for path, node in tree.imports.items():
+        try:
+            import_file(node.text)
+        except UserError as error:
+            tree.problems.append(Problem(node.mark, path, str(error)))
 
 
 def import_file(path: str | os.PathLike[str]) -> ModuleType:

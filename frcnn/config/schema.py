@@ -124,7 +124,8 @@ class _Reader:
         if len(real) == 1:
             fitting = [real[0][1]]
         if fitting:
-            self.problems += min(fitting, key=len)
+            fewest: list[Problem] = min(fitting, key=len)
+            self.problems += fewest
             return _NOTHING
         return self.expected(node, type_text(wanted), path)
 

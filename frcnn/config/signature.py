@@ -62,7 +62,8 @@ def wiring_of(component: type, role: type) -> tuple[str, ...]:
 def _keywords(component: type, role: type) -> dict[str, tuple[Any, Any]]:
     """Options of a constructor. Each is evaluated alone: what annotates the wiring may exist for type checkers only."""
     owner = next(base for base in component.__mro__ if "__init__" in vars(base))
-    namespace = inspect.unwrap(owner.__init__).__globals__  # type: ignore[misc]
+    # `object.__init__`, of a class without options, is not written in Python and has no globals.
+    namespace = getattr(inspect.unwrap(owner.__init__), "__globals__", {})  # type: ignore[misc]
     found = {}
     for parameter in init_parameters(component, role):
         if parameter.kind is not parameter.KEYWORD_ONLY:

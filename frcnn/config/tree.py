@@ -65,6 +65,13 @@ class Tree:
     root: MapNode
     problems: list[Problem] = field(default_factory=list)
 
+    @property
+    def imports(self) -> dict[str, Scalar]:
+        """The files under `imports:`, by their dotted paths; their texts are absolute paths."""
+        listed = self.root.entries.get("imports")
+        items = enumerate(listed.items if isinstance(listed, ListNode) else ())
+        return {f"imports.{i}": item for i, item in items if isinstance(item, Scalar) and not item.is_null}
+
 
 def parse(text: str, mark: Mark) -> tuple[Node | None, list[Problem]]:
     """Nodes of a YAML text.
