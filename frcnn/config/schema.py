@@ -167,17 +167,13 @@ class _Reader:
         if not isinstance(name, Scalar) or name.is_null:
             return self.fail(node.mark, path, f"{what} needs a 'name'; choices: {choices}")
         target: type | None = registry.components.get(name.text)
+        if target is None and self.imports_failed:
+            return _NOTHING  # the components of a file that failed are missing everywhere: only the failure is news
         if target is None:
-            # After a failed import its components are missing everywhere: only the import is news.
-            return (
-                _NOTHING
-                if self.imports_failed
-                else self.fail(name.mark, join(path, "name"), registry.unknown(name.text))
-            )
+            return self.fail(name.mark, join(path, "name"), registry.unknown(name.text))
         wiring = wiring_of(target, role)
-        return self.call(
-            node.without("name"), target, options_of(target, role), path, wiring, named=True, is_open=is_open
-        )
+        options = options_of(target, role)
+        return self.call(node.without("name"), target, options, path, wiring, named=True, is_open=is_open)
 
     def record(self, node: Node, wanted: type, path: str) -> Plan:
         if not isinstance(node, MapNode):
