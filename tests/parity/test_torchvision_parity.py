@@ -1,0 +1,182 @@
+"""Our detectors against torchvision's own, with the same weights, images, targets and samples.
+
+A fresh network detects nothing, so a comparison of fresh networks cannot fail: weights come from `golden_fill`, the class
+logits are spread out, and the tests first ask for enough detections and enough positive ROIs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import golden_fill
+import parity_models
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.models import detection
+from torchvision.ops import box_iou
+from torchvision.ops.misc import FrozenBatchNorm2d
+
+from frcnn.checkpoint.torchvision import from_torchvision
+from frcnn.structures import Batch, Detections, Targets
+
+SIZES = [(200, 264), (256, 240)]  # height, width
+NUM_CLASSES = 90
+# Small images and fewer proposals in evaluation keep this fast; everything else is torchvision's default.
+SMALL = {
+    "fasterrcnn_mobilenet_v3_large_320_fpn": {"min_size": 224, "max_size": 320},
+    "others": {"min_size": 224, "max_size": 320, "rpn_post_nms_top_n_test": 300},
+}
+
+CASES = [
+    ("fasterrcnn_resnet50_fpn", "FrozenBN", {}),
+    ("fasterrcnn_resnet50_fpn", "FrozenBN", {"norm_eps": 0.0}),
+    ("fasterrcnn_resnet50_fpn", "BN", {}),
+    ("fasterrcnn_resnet50_fpn_v2", "BN", {}),
+    ("fasterrcnn_mobilenet_v3_large_fpn", "FrozenBN", {}),
+    ("fasterrcnn_mobilenet_v3_large_fpn", "BN", {}),
+    ("fasterrcnn_mobilenet_v3_large_320_fpn", "FrozenBN", {}),
+]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """torchvision's detector, ours with its weights, and images in 0..1 for torchvision."""
+
+    theirs: nn.Module
+    ours: nn.Module
+    images: list[Tensor]
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: "-".join(map(str, (*case[:2], *case[2].values()))))
+def pair(request) -> Pair:
+    name, norm, options = request.param
+    images = [
+        torch.from_numpy(golden_fill.image(11 + i, *size)).permute(2, 0, 1) / 255.0 for i, size in enumerate(SIZES)
+    ]
+    theirs = getattr(detection, name)(weights=None, weights_backbone=None, **SMALL.get(name, SMALL["others"])).eval()
+    if norm == "FrozenBN":
+        use_frozen_norms(theirs.backbone, options.get("norm_eps", 1e-5))
+    theirs.load_state_dict(filled(theirs.state_dict()))
+    spread_class_logits(theirs, images)
+    theirs.rpn.fg_bg_sampler = FirstOfTorchvision(256, 0.5)
+    theirs.roi_heads.fg_bg_sampler = FirstOfTorchvision(512, 0.25)
+
+    ours = getattr(parity_models, name)(norm, **options)
+    converted = from_torchvision(theirs.state_dict())
+    assert converted.unused == []
+    ours.load_state_dict(converted.state_dict)
+    return Pair(theirs, ours, images)
+
+
+def use_frozen_norms(module: nn.Module, eps: float) -> None:
+    """What torchvision builds when it is given pretrained weights."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            setattr(module, name, FrozenBatchNorm2d(child.num_features, eps))
+        use_frozen_norms(child, eps)
+
+
+def filled(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        name: torch.from_numpy(golden_fill.fill_one(name, list(value.shape))) if value.is_floating_point() else value
+        for name, value in state_dict.items()
+    }
+
+
+@torch.no_grad()
+def spread_class_logits(theirs: nn.Module, images: list[Tensor]) -> None:
+    """Scales and shifts the class logits to mean 0 and deviation 1.5, so that there are detections of many classes."""
+    layer = theirs.roi_heads.box_predictor.cls_score
+    seen: list[Tensor] = []
+    handle = layer.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    theirs(images)
+    handle.remove()
+    mean, scale = seen[0].mean(dim=0), 1.5 / seen[0].std(dim=0).mean()
+    layer.weight *= scale
+    layer.bias.copy_((layer.bias - mean) * scale)
+
+
+class FirstOfTorchvision:
+    """`parity_models.FirstSampler` as torchvision calls it: labels in, masks out."""
+
+    def __init__(self, batch_size_per_image: int, positive_fraction: float) -> None:
+        self.batch_size_per_image = batch_size_per_image
+        self.positive_fraction = positive_fraction
+
+    def __call__(self, labels_per_image: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        masks: tuple[list[Tensor], list[Tensor]] = ([], [])
+        for labels in labels_per_image:
+            positive = (labels >= 1).nonzero().squeeze(1)[: int(self.batch_size_per_image * self.positive_fraction)]
+            negative = (labels == 0).nonzero().squeeze(1)[: self.batch_size_per_image - len(positive)]
+            for mask, index in zip(masks, (positive, negative), strict=True):
+                mask.append(torch.zeros_like(labels, dtype=torch.bool).index_fill_(0, index, True))
+        return masks
+
+
+def ground_truth(without_objects: int | None = None) -> list[dict[str, Tensor]]:
+    """As torchvision wants it: labels from 1."""
+    targets = []
+    for i, size in enumerate(SIZES):
+        boxes, classes = golden_fill.ground_truth(21 + i, *size, count=20, num_classes=NUM_CLASSES)
+        count = 0 if i == without_objects else len(boxes)
+        targets.append(
+            {"boxes": torch.from_numpy(boxes[:count]), "labels": torch.from_numpy(classes[:count]).to(torch.int64) + 1}
+        )
+    return targets
+
+
+def our_batch(pair: Pair, targets: list[dict[str, Tensor]] | None) -> Batch:
+    """What torchvision's own transform makes of the images, so that resizing is not part of the comparison."""
+    transformed, resized = pair.theirs.transform(pair.images, targets)
+    return Batch(
+        images=transformed.tensors,
+        image_sizes=transformed.image_sizes,
+        original_sizes=[tuple(image.shape[-2:]) for image in pair.images],
+        image_ids=[0, 1],
+        targets=None if targets is None else [Targets(t["boxes"], t["labels"] - 1) for t in resized],
+    )
+
+
+def assert_same_detections(ours: Detections, theirs: dict[str, Tensor]) -> None:
+    """Compared as sets: every one of theirs has one of ours with its class, box and score."""
+    assert len(ours) == len(theirs["boxes"])
+    distance = (ours.boxes[:, None] - theirs["boxes"]).abs().amax(dim=-1)  # [D, D] px
+    same_class = ours.classes[:, None] == theirs["labels"] - 1
+    same_score = (ours.scores[:, None] - theirs["scores"]).abs() < 1e-5
+    partner = (distance < 1e-3) & same_class & same_score  # [ours, theirs]
+    assert partner.any(dim=0).all()
+    assert partner.any(dim=1).all()
+
+
+def test_detections(pair):
+    pair.theirs.eval()
+    pair.ours.eval()
+    with torch.no_grad():
+        theirs = pair.theirs(pair.images)
+        ours = pair.ours(our_batch(pair, None))
+    assert ours.losses == {}
+    for mine, other in zip(ours.detections, theirs, strict=True):
+        assert len(other["boxes"]) >= 50
+        assert len(other["labels"].unique()) >= 5
+        assert_same_detections(mine, other)
+
+
+@pytest.mark.parametrize("without_objects", [None, 1], ids=["objects", "one image without"])
+def test_training_losses(pair, without_objects):
+    pair.theirs.train()
+    pair.ours.train()
+    targets = ground_truth(without_objects)
+    statistics = {name: value.clone() for name, value in pair.theirs.named_buffers()}
+    with torch.no_grad():
+        theirs = pair.theirs(pair.images, targets)
+        ours = pair.ours(our_batch(pair, targets)).losses
+    assert ours["roi_heads/num_positive"] * 2 >= 20 * (2 if without_objects is None else 1)
+    for name in ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg"):
+        assert ours[name].item() == pytest.approx(theirs[name].item(), rel=1e-5), name
+        assert theirs[name] > 0
+    # Training moved the statistics of batch norms, of both alike; the next test starts where this one did.
+    for name, value in from_torchvision(pair.theirs.state_dict()).state_dict.items():
+        torch.testing.assert_close(pair.ours.state_dict()[name], value, rtol=1e-4, atol=1e-5)
+    pair.theirs.load_state_dict(statistics, strict=False)
+    pair.ours.load_state_dict(from_torchvision(pair.theirs.state_dict()).state_dict)
