@@ -96,5 +96,5 @@ def _explain(error: RuntimeError, iterator: Any) -> Exception:
     if "exited unexpectedly" not in str(error) and "killed by signal" not in str(error):
         return error
     codes = [worker.exitcode for worker in getattr(iterator, "_workers", []) if worker.exitcode]
-    cause = CAUSES.get(codes[0], f"ended with exit code {codes[0]}") if codes else "ended"
+    cause = CAUSES.get(codes[0], f"ended with exit code {codes[0]}, and its own words are above") if codes else "ended"
     return UserError(f"a data loading worker was lost: {cause}")

@@ -128,7 +128,14 @@ BAD = [
 def test_a_bad_annotation_stops_the_run_in_one_line(write_coco, row, cause, value):
     path = write_coco([[10, 3, [0, 0, 5, 5]], row])
     message = message_of(path)
-    for part in (path, "1 of 2 annotations", cause, f"annotation 101 of image {row[0]}", value, "on_bad_annotation: skip"):
+    for part in (
+        path,
+        "1 of 2 annotations",
+        cause,
+        f"annotation 101 of image {row[0]}",
+        value,
+        "on_bad_annotation: skip",
+    ):
         assert part in message
     assert "\n" not in message
 
@@ -182,11 +189,17 @@ def test_corner_boxes_are_recognised(write_coco):
 @pytest.mark.parametrize(
     ("rows", "expected"),
     [
-        ({"image_id": 10, "category_id": 3, "bbox": [0, 0, "5", 5], "id": 42}, "annotations[1] (id 42): Expected `float`"),
+        (
+            {"image_id": 10, "category_id": 3, "bbox": [0, 0, "5", 5], "id": 42},
+            "annotations[1] (id 42): Expected `float`",
+        ),
         ({"image_id": 10, "category_id": 3, "bbox": [0, 0, 5], "id": 42}, "`$.bbox`; bbox is [x, y, width, height]"),
         ({"image_id": "10", "category_id": 3, "bbox": [0, 0, 5, 5], "id": 42}, "got `str` - at `$.image_id`"),
         ({"image_id": 10, "bbox": [0, 0, 5, 5], "id": 42}, "missing required field `category_id`"),
-        ({"image_id": 10, "category_id": 3, "bbox": [0, 0, 5, 5], "area": "big", "id": "x"}, "(id x): Expected `float`"),
+        (
+            {"image_id": 10, "category_id": 3, "bbox": [0, 0, 5, 5], "area": "big", "id": "x"},
+            "(id x): Expected `float`",
+        ),
     ],
 )
 def test_a_value_of_the_wrong_type_is_named_with_its_annotation(write_coco, rows, expected):

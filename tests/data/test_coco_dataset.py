@@ -82,7 +82,9 @@ def test_what_was_found_is_logged_once(write_coco, image_folder, caplog):
 def test_a_size_unlike_the_files_names_image_and_sizes(write_coco, image_folder):
     image = {"id": 10, "file_name": "a.png", "width": 80, "height": 100}
     dataset = CocoDataset(annotations=write_coco(images=[image]), images=image_folder)
-    with pytest.raises(UserError, match=r"a.png \(image id 10\): the file is 100 x 80 but the annotations say 80 x 100.*EXIF"):
+    with pytest.raises(
+        UserError, match=r"a.png \(image id 10\): the file is 100 x 80 but the annotations say 80 x 100.*EXIF"
+    ):
         dataset[0]
 
 

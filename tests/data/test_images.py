@@ -106,9 +106,13 @@ def test_missing_empty_and_foreign_files_are_named(tmp_path):
 
 def test_a_size_unlike_the_annotations_is_told_with_both():
     check_size(RGB, (60, 80), "x.jpg")
-    with pytest.raises(UserError, match="x.jpg: the file is 80 x 60 but the annotations say 640 x 480; the boxes were"):
+    with pytest.raises(
+        UserError, match=r"x.jpg: the file is 80 x 60 but the annotations say 640 x 480; the boxes were"
+    ):
         check_size(RGB, (480, 640), "x.jpg")
-    with pytest.raises(UserError, match="annotations say 60 x 80; width and height are swapped, most likely by the EXIF"):
+    with pytest.raises(
+        UserError, match="annotations say 60 x 80; width and height are swapped, most likely by the EXIF"
+    ):
         check_size(RGB, (80, 60), "x.jpg")
 
 
