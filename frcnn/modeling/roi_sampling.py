@@ -18,21 +18,14 @@ RunHead = Callable[[Sequence[Tensor]], tuple[Tensor, Tensor]]
 
 @contextmanager
 def unobserved(*modules: nn.Module) -> Iterator[None]:
-    """Runs modules without a trace: no gradient, no statistics updated, no dropout, no synchronised norm waiting.
-
-    Weights that autocast casts in here must not be remembered: the copies have no gradient, and the training pass that
-    follows would use them.
-    """
+    """Runs modules without a trace: no gradient, no statistics updated, no dropout, no synchronised norm waiting."""
     children = {child: child.training for module in modules for child in module.modules()}
-    cached = torch.is_autocast_cache_enabled()
     try:
         for module in modules:
             module.eval()
-        torch.set_autocast_cache_enabled(False)
         with torch.no_grad():
             yield
     finally:
-        torch.set_autocast_cache_enabled(cached)
         for child, training in children.items():
             child.training = training
 
@@ -82,11 +75,12 @@ def sample_rois(
         candidates = Candidates([boxes], lambda: box_predictor.predictions(*outputs()[image], boxes))
         matches = match(candidates, targets)
         labelled = label_candidates(boxes, matches, targets, box_predictor.num_classes)
-        positive, negative = sampler(
-            matches,
-            lambda: box_predictor.hardness(*outputs()[image], labelled),
-            batch.draw.generator(image, purpose, boxes.device),
-        )
+
+        def hardness() -> Tensor:
+            with unobserved(box_predictor):  # a loss may count what it is shown
+                return box_predictor.hardness(*outputs()[image], labelled)
+
+        positive, negative = sampler(matches, hardness, batch.draw.generator(image, purpose, boxes.device))
         return labelled.select(torch.cat((positive, negative)))
 
     return [
