@@ -99,13 +99,16 @@ class ATSSMatcher(Matcher):
 
 def _closest_of_level(boxes: Tensor, gt_boxes: Tensor, count: int) -> Tensor:
     """[G, count]: the boxes whose centres are closest to each ground truth's, in chunks of bounded memory."""
-    centers = _centers(boxes)  # [N_l, 2]
+    x, y = _centers(boxes).unbind(-1)  # [N_l] each
+    gt_x, gt_y = _centers(gt_boxes)[:, None].unbind(-1)  # [G, 1] each
     step = max(1, DISTANCE_CHUNK_ELEMENTS // max(1, len(boxes)))
-    index_per_chunk = [torch.zeros((0, count), dtype=torch.int64, device=boxes.device)]
-    for gt_centers in _centers(gt_boxes).split(step):
-        dx, dy = (gt_centers[:, None] - centers).unbind(-1)  # [g, N_l] each
-        index_per_chunk.append((dx * dx + dy * dy).topk(count, largest=False).indices)
-    return torch.cat(index_per_chunk)
+    # One tensor for all chunks: small results kept between large temporaries would scatter the heap over gigabytes.
+    closest = torch.empty((len(gt_boxes), count), dtype=torch.int64, device=boxes.device)
+    for first in range(0, len(gt_boxes), step):
+        chunk = slice(first, first + step)
+        distance = (gt_x[chunk] - x).square() + (gt_y[chunk] - y).square()  # [g, N_l], squared
+        closest[chunk] = distance.topk(count, largest=False).indices
+    return closest
 
 
 def _highest_wins(gt: Tensor, candidate: Tensor, iou: Tensor, num_candidates: int, num_gts: int) -> Matches:
