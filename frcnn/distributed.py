@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -27,6 +29,24 @@ def local_rank() -> int:
 
 def is_main() -> bool:
     return rank() == 0
+
+
+@contextmanager
+def launched_by_environment(device: str) -> Iterator[None]:
+    """Joins the processes that torchrun started, and leaves them at the end; does nothing for a single process.
+
+    Args:
+        device: "cpu" uses gloo; otherwise NCCL where CUDA is there.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    on_cuda = device != "cpu" and torch.cuda.is_available()
+    dist.init_process_group("nccl" if on_cuda else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
 
 
 def barrier() -> None:

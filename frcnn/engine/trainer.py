@@ -31,7 +31,8 @@ logger = logging.getLogger("frcnn")
 class TrainLoader(Protocol):
     """What the loop needs of a loader: batches without end."""
 
-    epoch_length: float
+    @property
+    def epoch_length(self) -> float: ...
 
     def __iter__(self) -> Iterator[Batch]: ...
 
@@ -202,7 +203,7 @@ class Trainer:
             **self.about,
             **averaged,
             "iteration": self.iteration,
-            "total_iterations": self.max_iterations,
+            "max_iterations": self.max_iterations,
             "seed": self.seed,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),

@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 from frcnn import distributed
-from frcnn.checkpoint.save import checkpoint_name, keep_last, save_checkpoint
+from frcnn.checkpoint.save import checkpoint_path, keep_last, save_checkpoint
 from frcnn.engine.durations import Duration
 from frcnn.engine.roles import HOOKS, Hook
 from frcnn.engine.trainer import Trainer
@@ -46,7 +46,7 @@ class SaveCheckpoint(Hook):
     def _save(self, trainer: Trainer) -> None:
         self.saved_at = trainer.iteration
         if distributed.is_main():
-            path = trainer.folder / checkpoint_name(trainer.iteration)
+            path = checkpoint_path(trainer.folder, trainer.iteration)
             save_checkpoint(path, trainer.state_dict())
             keep_last(trainer.folder, self.keep)
             logger.info("saved %s", path)

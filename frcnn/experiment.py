@@ -1,0 +1,365 @@
+"""The typed root of a config, and how its parts become a run."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from frcnn.config import (
+    Call,
+    ConfigError,
+    Factory,
+    Tree,
+    build,
+    copy_imports,
+    describe,
+    dump,
+    import_file,
+    load_imports,
+    load_tree,
+    parse_tree,
+    read,
+)
+from frcnn.data.loader import TrainLoader, test_loader
+from frcnn.data.roles import Category, Dataset, Transform
+from frcnn.engine.options import TrainerOptions
+from frcnn.engine.roles import Hook, Optimizer, Schedule
+from frcnn.engine.validation import TestSet
+from frcnn.errors import UserError
+from frcnn.evaluation.roles import Evaluator
+from frcnn.modeling.roles import Detector
+
+
+@dataclass(frozen=True)
+class TrainData:
+    """Where training batches come from.
+
+    Args:
+        dataset: images with objects.
+        transforms: applied in this order.
+        batch_size: images of one optimizer step, over all processes.
+        num_workers: processes that read and transform images, for each training process.
+        aspect_ratio_grouping: batches hold only wide or only tall images, so that less is padded.
+        start_method: how worker processes start; null is Python's default on this system.
+    """
+
+    dataset: Dataset
+    batch_size: int
+    transforms: tuple[Transform, ...] = ()
+    num_workers: int = 2
+    aspect_ratio_grouping: bool = True
+    start_method: Literal["fork", "spawn", "forkserver"] | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+
+
+@dataclass(frozen=True)
+class TestData:
+    """One test set.
+
+    Args:
+        dataset: images with ground truth.
+        transforms: applied in this order; nothing random.
+        batch_size: images at a time, for each process.
+        num_workers: processes that read images, for each process that evaluates.
+    """
+
+    __test__ = False  # not a test class, whatever pytest thinks of its name
+
+    dataset: Dataset
+    transforms: tuple[Transform, ...] = ()
+    batch_size: int = 1
+    num_workers: int = 2
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Images to train on and to test on.
+
+    Args:
+        train: the training set.
+        test: name -> test set; each is evaluated.
+    """
+
+    train: TrainData
+    test: dict[str, TestData]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One training run.
+
+    Args:
+        data: images to train on and to test on.
+        model: the detector.
+        optimizer: how weights follow gradients.
+        schedule: the learning rate over time.
+        trainer: how the loop runs.
+        evaluator: how detections are judged.
+        hooks: name -> what else happens during training.
+        output_dir: the run folder; a number is added rather than overwriting an earlier run.
+        imports: files of projects whose components the config names, relative to the YAML file.
+        seed: of every random draw.
+        init_weights: path, https:// address or torchvision://NAME of weights to start from; null starts at random.
+        num_classes: number of classes; null takes it from the training set's categories, and another number is an error.
+    """
+
+    data: DataConfig
+    model: Factory[Detector]
+    optimizer: Factory[Optimizer]
+    schedule: Schedule
+    trainer: TrainerOptions
+    evaluator: Factory[Evaluator]
+    hooks: dict[str, Hook]
+    output_dir: str
+    imports: tuple[str, ...] = ()
+    seed: int = 0
+    init_weights: str | None = None
+    num_classes: int | None = None
+
+
+COMPONENT_MODULES = (
+    "frcnn.data.coco",
+    "frcnn.data.transforms",
+    "frcnn.modeling.anchors",
+    "frcnn.modeling.backbones",
+    "frcnn.modeling.box_heads",
+    "frcnn.modeling.box_predictors",
+    "frcnn.modeling.cascade",
+    "frcnn.modeling.detector",
+    "frcnn.modeling.losses",
+    "frcnn.modeling.matchers",
+    "frcnn.modeling.necks",
+    "frcnn.modeling.nms",
+    "frcnn.modeling.poolers",
+    "frcnn.modeling.res5_roi_heads",
+    "frcnn.modeling.roi_heads",
+    "frcnn.modeling.rpn",
+    "frcnn.modeling.rpn_head",
+    "frcnn.modeling.samplers",
+    "frcnn.evaluation.coco",
+    "frcnn.engine.hooks",
+    "frcnn.engine.optim",
+    "frcnn.engine.schedules",
+)
+
+
+def register_components() -> None:
+    """Imports the modules whose components a config can name without `imports:`."""
+    for module in COMPONENT_MODULES:
+        importlib.import_module(module)
+
+
+@dataclass(frozen=True)
+class Config:
+    """A config that has been read, every default filled in.
+
+    Args:
+        plan: calls that have not been made yet.
+    """
+
+    plan: Call
+
+    @classmethod
+    def from_text(
+        cls,
+        text: str,
+        source: str,
+        overrides: Sequence[str] = (),
+        imports: Sequence[str | os.PathLike[str]] = (),
+    ) -> Config:
+        """Reads the config of a checkpoint. No file that it names is run: only those that the caller names.
+
+        Args:
+            text: the config.
+            source: what messages call it.
+            overrides: `key=value` words.
+            imports: files of the projects whose components it needs.
+
+        Raises:
+            ConfigError: every mistake, and which project files are needed.
+        """
+        register_components()
+        for path in imports:
+            import_file(path)
+        tree = parse_tree(text, source, overrides)
+        try:
+            return cls(read(tree, Experiment))
+        except ConfigError as error:
+            if not tree.imports or imports:
+                raise
+            flags = " ".join(f"--imports {os.path.basename(node.text)}" for node in tree.imports.values())
+            raise UserError(
+                f"{source}: it was trained with components of a project; nothing named inside a checkpoint is run unasked, "
+                f"so say where they are with {flags} (imports=[...] in Python)\n{error}"
+            ) from error
+
+    @property
+    def text(self) -> str:
+        """The complete config as YAML, which reads back to the same."""
+        return dump(self.plan)
+
+    def build(self) -> Experiment:
+        """Plain objects.
+
+        Raises:
+            ConfigError: constructors refused values, with file and line of each.
+        """
+        return build(self.plan)
+
+    def save(self, folder: Path) -> None:
+        """Writes config.yaml into the run folder, and copies of the project files beside it."""
+        plan = copy_imports(self.plan, folder)
+        (folder / "config.yaml").write_text(dump(plan), encoding="utf-8")
+
+
+def read_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Config:
+    """Reads a YAML file, runs the project files that it imports, and checks everything.
+
+    Args:
+        path: the file.
+        overrides: `key=value`, or `key` and `value` one after the other.
+
+    Raises:
+        ConfigError: every mistake, sorted by file and line.
+    """
+    return Config(read(_load(path, overrides), Experiment))
+
+
+def explain(key: str, path: str | None, overrides: Sequence[str] = ()) -> str:
+    """What can be written at a key of a config, for `--help KEY`.
+
+    Args:
+        key: dotted path, or a component's name.
+        path: a config that says which components are meant; None knows only what is the same everywhere.
+        overrides: as in `read_config`.
+    """
+    register_components()
+    return describe(key, Experiment, _load(path, overrides) if path else None)
+
+
+def _load(path: str | os.PathLike[str], overrides: Sequence[str]) -> Tree:
+    register_components()
+    tree = load_tree(path, overrides)
+    load_imports(tree)
+    return tree
+
+
+def build_model(experiment: Experiment, categories: Sequence[Category], device: torch.device) -> Detector:
+    """The detector with random weights that depend on the seed alone.
+
+    Args:
+        experiment: the run.
+        categories: of the training set.
+        device: where the weights go.
+
+    Raises:
+        UserError: the config's number of classes is not the data's.
+    """
+    given = experiment.num_classes
+    if given is not None and given != len(categories):
+        names = ", ".join(category.name for category in categories)
+        raise UserError(
+            f"num_classes is {given} in the config, but the training set has {len(categories)} categories ({names}); "
+            "leave num_classes out: the data set knows"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(experiment.seed)
+        model = experiment.model(len(categories))
+    memory_format = torch.channels_last if experiment.trainer.channels_last else torch.preserve_format
+    return model.to(device=device, memory_format=memory_format)
+
+
+def build_test_sets(experiment: Experiment, categories: Sequence[Category], *, with_targets: bool) -> list[TestSet]:
+    """Every test set with its loader and evaluator.
+
+    Args:
+        experiment: the run.
+        categories: of the model's classes; a test set must have the same.
+        with_targets: whether batches carry ground truth, for validation losses.
+
+    Raises:
+        UserError: a test set's categories are not the model's.
+    """
+    test_sets = []
+    for name, data in experiment.data.test.items():
+        check_same_categories(f"data.test.{name}", data.dataset.categories, categories)
+        loader = test_loader(
+            data.dataset,
+            data.transforms,
+            batch_size=data.batch_size,
+            num_workers=data.num_workers,
+            with_targets=with_targets,
+            start_method=experiment.data.train.start_method,
+        )
+        test_sets.append(TestSet(name, data.dataset, loader, experiment.evaluator(data.dataset)))
+    return test_sets
+
+
+def build_train_loader(experiment: Experiment, *, start_batch: int, pin_memory: bool) -> TrainLoader:
+    """Training batches, from a position on.
+
+    Args:
+        experiment: the run.
+        start_batch: how many batches have been trained on.
+        pin_memory: for a CUDA device.
+    """
+    train = experiment.data.train
+    return TrainLoader(
+        train.dataset,
+        train.transforms,
+        batch_size=train.batch_size,
+        seed=experiment.seed,
+        num_workers=train.num_workers,
+        start_batch=start_batch,
+        aspect_ratio_grouping=train.aspect_ratio_grouping,
+        pin_memory=pin_memory,
+        start_method=train.start_method,
+    )
+
+
+def check_same_categories(where: str, found: Sequence[Category], expected: Sequence[Category]) -> None:
+    """Class k must mean the same in both.
+
+    Raises:
+        UserError: names that differ; says which.
+    """
+    names, wanted = [c.name for c in found], [c.name for c in expected]
+    if names != wanted:
+        raise UserError(
+            f"{where} has the categories {', '.join(names)}, but the training set has {', '.join(wanted)}; "
+            "a class must have the same place (in the order of the category ids) in both"
+        )
+
+
+def unused_folder(wanted: Path) -> Path:
+    """The folder itself, or the first of `name_2`, `name_3`, ... that does not hold anything yet."""
+    folder, number = wanted, 2
+    while folder.exists() and any(folder.iterdir()):
+        folder, number = wanted.with_name(f"{wanted.name}_{number}"), number + 1
+    return folder
+
+
+def latest_folder(wanted: Path) -> Path:
+    """The newest of `name`, `name_2`, `name_3`, ... that exists; the name itself if none does."""
+    folder, number = wanted, 2
+    while (following := wanted.with_name(f"{wanted.name}_{number}")).exists():
+        folder, number = following, number + 1
+    return folder
+
+
+def about_checkpoint(config_text: str, categories: Sequence[Category]) -> Mapping[str, Any]:
+    """What every checkpoint carries so that predicting needs nothing else."""
+    return {"config": config_text, "categories": [{"id": c.id, "name": c.name} for c in categories]}
