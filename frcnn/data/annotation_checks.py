@@ -162,7 +162,8 @@ def guess_box_format(bboxes: np.ndarray, image_sizes: np.ndarray) -> str | None:
         return (
             f"the boxes look like [x1, y1, x2, y2]: as [x, y, width, height], {overhangs.sum()} of {len(bboxes)} reach "
             f"out of their image, such as {bboxes[overhangs][0].tolist()}, and as corners nearly all lie inside; "
-            "expected [x, y, width, height]: subtract the first two numbers from the last two"
+            "expected [x, y, width, height]: subtract the first two numbers from the last two (or, if they are just "
+            "that, clip them to their images)"
         )
     return None
 

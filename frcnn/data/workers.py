@@ -61,6 +61,14 @@ def deliver(source: SampleSource, batches: Iterable[list[Draw]], options: Worker
         generator=torch.Generator(),  # without one, starting workers draws from the global generator
     )
     iterator = _start(loader)
+    try:
+        yield from (packed.unpack() for packed in _checked(iterator))
+    finally:
+        # Left to the garbage collector, the queues may go first, and each worker is then waited for in vain, 5 seconds.
+        getattr(iterator, "_shutdown_workers", lambda: None)()
+
+
+def _checked(iterator: Iterator[Delivery]) -> Iterator[PackedBatch]:
     while True:
         try:
             packed = next(iterator)
@@ -70,7 +78,7 @@ def deliver(source: SampleSource, batches: Iterable[list[Draw]], options: Worker
             raise _explain(error, iterator) from error
         if isinstance(packed, UserError):
             raise packed
-        yield packed.unpack()
+        yield packed
 
 
 def _start(loader: DataLoader) -> Iterator[Delivery]:
