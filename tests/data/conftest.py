@@ -59,7 +59,7 @@ def image_folder(tmp_path):
 def shared_datasets():
     """The folder with real data sets, where there is one."""
     beside = Path(__file__).parents[3] / "shared" / "datasets"
-    folder = Path(os.environ.get("FRCNN_DATASETS", beside))
+    folder = Path(os.environ.get("FRCNN_DATASETS") or beside)
     if not (folder / "bccd").is_dir():
         pytest.skip(f"no real images: there is no folder 'bccd' in {folder} (set FRCNN_DATASETS)")
     return folder
