@@ -49,13 +49,13 @@ def torchvision_detector(
     num_levels: int,
     sizes,
     num_convs: int = 1,
-    box_head=partial(TwoMLPHead, init="pytorch"),
+    box_head=None,
     rpn_score_thresh: float = 0.0,
     test_pre_nms: int = 1000,
     test_post_nms: int = 300,
     num_classes: int = 90,
 ) -> FasterRCNN:
-    """The options of configs/_base_/compat_torchvision.yaml. Images come normalised, from torchvision's own transform."""
+    """The options of configs/_base_/compat_torchvision.yaml, for images that torchvision's transform has normalised."""
     shapes = neck(backbone.feature_shapes).feature_shapes
     levels = tuple(shapes)
     loss = SmoothL1Loss(beta=1 / 9)
@@ -97,7 +97,7 @@ def torchvision_detector(
             matcher=IoUMatcher(high_threshold=0.5, low_threshold=0.5),
             sampler=FirstSampler(512, 0.25),
             pooler=partial(ROIAlign, resolution=7, sampling_ratio=2, aligned=False, level_epsilon="outside_log"),
-            box_head=box_head,
+            box_head=box_head or partial(TwoMLPHead, init="pytorch"),
             box_predictor=partial(
                 FastRCNNPredictor,
                 box_coder=BoxCoder(BOX_WEIGHTS),
@@ -114,9 +114,7 @@ def torchvision_detector(
 
 def fasterrcnn_resnet50_fpn(norm: str, norm_eps: float = 1e-5) -> FasterRCNN:
     backbone = ResNet(depth=50, norm=norm, norm_eps=norm_eps, freeze_at=0)
-    return torchvision_detector(
-        backbone=backbone, neck=FPN, num_levels=4, sizes=((32,), (64,), (128,), (256,), (512,))
-    )
+    return torchvision_detector(backbone=backbone, neck=FPN, num_levels=4, sizes=((32,), (64,), (128,), (256,), (512,)))
 
 
 def fasterrcnn_resnet50_fpn_v2(norm: str) -> FasterRCNN:

@@ -1,6 +1,6 @@
-"""Our detectors against outputs that detectron2 gave for the weights of `golden_fill`, within the tolerances agreed for them.
+"""Our detectors against what detectron2 gave for the weights of `golden_fill`.
 
-Features 1e-3 relative, boxes 1e-2 px, scores 1e-4, losses 1e-4 relative.
+Tolerances: features 1e-3 relative, boxes 1e-2 px, scores 1e-4, losses 1e-4 relative.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Our detectors against torchvision's own, with the same weights, images, targets and samples.
 
-A fresh network detects nothing, so a comparison of fresh networks cannot fail: weights come from `golden_fill`, the class
-logits are spread out, and the tests first ask for enough detections and enough positive ROIs.
+A fresh network detects nothing, so a comparison of fresh networks cannot fail: weights come from `golden_fill`, the
+outputs are spread out, and the tests first ask for enough detections and enough positive ROIs.
 """
 
 from __future__ import annotations
@@ -51,14 +51,12 @@ class Pair:
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: "-".join(map(str, (*case[:2], *case[2].values()))))
 def pair(request) -> Pair:
     name, norm, options = request.param
-    images = [
-        torch.from_numpy(golden_fill.image(11 + i, *size)).permute(2, 0, 1) / 255.0 for i, size in enumerate(SIZES)
-    ]
+    images = [noisy_image(11 + i, size) for i, size in enumerate(SIZES)]
     theirs = getattr(detection, name)(weights=None, weights_backbone=None, **SMALL.get(name, SMALL["others"])).eval()
     if norm == "FrozenBN":
         use_frozen_norms(theirs.backbone, options.get("norm_eps", 1e-5))
     theirs.load_state_dict(filled(theirs.state_dict()))
-    spread_class_logits(theirs, images)
+    spread_outputs(theirs, images)
     theirs.rpn.fg_bg_sampler = FirstOfTorchvision(256, 0.5)
     theirs.roi_heads.fg_bg_sampler = FirstOfTorchvision(512, 0.25)
 
@@ -67,6 +65,13 @@ def pair(request) -> Pair:
     assert converted.unused == []
     ours.load_state_dict(converted.state_dict)
     return Pair(theirs, ours, images)
+
+
+def noisy_image(seed: int, size: tuple[int, int]) -> Tensor:
+    """[3, h, w] in 0..1. Noise makes every place different: two equal ones would be ranked by rounding alone."""
+    image = torch.from_numpy(golden_fill.image(seed, *size)).permute(2, 0, 1) / 255.0
+    noise = torch.rand(image.shape, generator=torch.Generator().manual_seed(seed))
+    return 0.7 * image + 0.3 * noise
 
 
 def use_frozen_norms(module: nn.Module, eps: float) -> None:
@@ -85,16 +90,29 @@ def filled(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def spread_class_logits(theirs: nn.Module, images: list[Tensor]) -> None:
-    """Scales and shifts the class logits to mean 0 and deviation 1.5, so that there are detections of many classes."""
-    layer = theirs.roi_heads.box_predictor.cls_score
-    seen: list[Tensor] = []
-    handle = layer.register_forward_hook(lambda module, inputs, output: seen.append(output))
+def spread_outputs(theirs: nn.Module, images: list[Tensor]) -> None:
+    """Makes the outputs of both heads differ from place to place and from class to class.
+
+    Class logits get mean 0 and deviation 1.5, so that there are detections of many classes. The RPN's deltas get
+    deviation 0.5 and make boxes e times as large: ROIs below one pixel of the feature map all look the same to
+    torchvision's pooling, and where p6 of a MobileNet repeats p5 with the same anchors, such twins would be ranked by
+    rounding alone.
+    """
+    outputs: dict[nn.Module, Tensor] = {}
+
+    def remember(module: nn.Module, inputs: object, output: Tensor) -> None:
+        outputs.setdefault(module, output)
+
+    deltas, logits = theirs.rpn.head.bbox_pred, theirs.roi_heads.box_predictor.cls_score
+    handles = [layer.register_forward_hook(remember) for layer in (deltas, logits)]
     theirs(images)
-    handle.remove()
-    mean, scale = seen[0].mean(dim=0), 1.5 / seen[0].std(dim=0).mean()
-    layer.weight *= scale
-    layer.bias.copy_((layer.bias - mean) * scale)
+    for handle in handles:
+        handle.remove()
+    deltas.weight *= 0.5 / outputs[deltas].std()
+    deltas.bias.view(-1, 4)[:, 2:] += 1.0
+    mean, scale = outputs[logits].mean(dim=0), 1.5 / outputs[logits].std(dim=0).mean()
+    logits.weight *= scale
+    logits.bias.copy_((logits.bias - mean) * scale)
 
 
 class FirstOfTorchvision:
@@ -103,12 +121,15 @@ class FirstOfTorchvision:
     def __init__(self, batch_size_per_image: int, positive_fraction: float) -> None:
         self.batch_size_per_image = batch_size_per_image
         self.positive_fraction = positive_fraction
+        self.num_positive: list[int] = []
 
     def __call__(self, labels_per_image: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         masks: tuple[list[Tensor], list[Tensor]] = ([], [])
+        self.num_positive = []
         for labels in labels_per_image:
             positive = (labels >= 1).nonzero().squeeze(1)[: int(self.batch_size_per_image * self.positive_fraction)]
             negative = (labels == 0).nonzero().squeeze(1)[: self.batch_size_per_image - len(positive)]
+            self.num_positive.append(len(positive))
             for mask, index in zip(masks, (positive, negative), strict=True):
                 mask.append(torch.zeros_like(labels, dtype=torch.bool).index_fill_(0, index, True))
         return masks
@@ -118,7 +139,7 @@ def ground_truth(without_objects: int | None = None) -> list[dict[str, Tensor]]:
     """As torchvision wants it: labels from 1."""
     targets = []
     for i, size in enumerate(SIZES):
-        boxes, classes = golden_fill.ground_truth(21 + i, *size, count=20, num_classes=NUM_CLASSES)
+        boxes, classes = golden_fill.ground_truth(21 + i, *size, count=16, num_classes=NUM_CLASSES)
         count = 0 if i == without_objects else len(boxes)
         targets.append(
             {"boxes": torch.from_numpy(boxes[:count]), "labels": torch.from_numpy(classes[:count]).to(torch.int64) + 1}
@@ -138,15 +159,28 @@ def our_batch(pair: Pair, targets: list[dict[str, Tensor]] | None) -> Batch:
     )
 
 
-def assert_same_detections(ours: Detections, theirs: dict[str, Tensor]) -> None:
-    """Compared as sets: every one of theirs has one of ours with its class, box and score."""
+def assert_same_detections(ours: Detections, theirs: dict[str, Tensor], ties: int) -> None:
+    """Compared as sets: every one of theirs has one of ours with its class, box and score.
+
+    Args:
+        ours: of one image.
+        theirs: of the same image.
+        ties: how many may differ by a choice between twins: two boxes of IoU above 0.99 whose scores differ by less
+            than 1e-5, so that rounding decides which of them suppresses the other.
+    """
     assert len(ours) == len(theirs["boxes"])
-    distance = (ours.boxes[:, None] - theirs["boxes"]).abs().amax(dim=-1)  # [D, D] px
-    same_class = ours.classes[:, None] == theirs["labels"] - 1
-    same_score = (ours.scores[:, None] - theirs["scores"]).abs() < 1e-5
-    partner = (distance < 1e-3) & same_class & same_score  # [ours, theirs]
-    assert partner.any(dim=0).all()
-    assert partner.any(dim=1).all()
+    alike = ours.classes[:, None] == theirs["labels"] - 1  # [ours, theirs]
+    alike &= (ours.scores[:, None] - theirs["scores"]).abs() < 1e-5
+    same = alike & ((ours.boxes[:, None] - theirs["boxes"]).abs().amax(dim=-1) < 1e-3)
+    twin = alike & (box_iou(ours.boxes, theirs["boxes"]) > 0.99)
+    for side in (0, 1):
+        assert twin.any(dim=side).all()
+        assert (~same.any(dim=side)).sum() <= ties
+
+
+def bit_equal_norms(theirs: nn.Module) -> bool:
+    """Whether both sides compute their norms by the same operation; the formulas of frozen ones round differently."""
+    return not any(isinstance(module, FrozenBatchNorm2d) for module in theirs.modules())
 
 
 def test_detections(pair):
@@ -159,7 +193,7 @@ def test_detections(pair):
     for mine, other in zip(ours.detections, theirs, strict=True):
         assert len(other["boxes"]) >= 50
         assert len(other["labels"].unique()) >= 5
-        assert_same_detections(mine, other)
+        assert_same_detections(mine, other, ties=0 if bit_equal_norms(pair.theirs) else 2)
 
 
 @pytest.mark.parametrize("without_objects", [None, 1], ids=["objects", "one image without"])
@@ -171,7 +205,8 @@ def test_training_losses(pair, without_objects):
     with torch.no_grad():
         theirs = pair.theirs(pair.images, targets)
         ours = pair.ours(our_batch(pair, targets)).losses
-    assert ours["roi_heads/num_positive"] * 2 >= 20 * (2 if without_objects is None else 1)
+    num_positive = pair.theirs.roi_heads.fg_bg_sampler.num_positive
+    assert all(count >= 20 or image == without_objects for image, count in enumerate(num_positive))
     for name in ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg"):
         assert ours[name].item() == pytest.approx(theirs[name].item(), rel=1e-5), name
         assert theirs[name] > 0
