@@ -58,7 +58,6 @@ def torchvision_detector(
     """The options of configs/_base_/compat_torchvision.yaml, for images that torchvision's transform has normalised."""
     shapes = neck(backbone.feature_shapes).feature_shapes
     levels = tuple(shapes)
-    loss = SmoothL1Loss(beta=1 / 9)
     return FasterRCNN(
         num_classes,
         pixel_mean=(0.0, 0.0, 0.0),
@@ -81,7 +80,7 @@ def torchvision_detector(
             sampler=FirstSampler(256, 0.5),
             box_coder=BoxCoder(),
             objectness_loss=BinaryCrossEntropy,
-            box_loss=loss,
+            box_loss=SmoothL1Loss(beta=1 / 9),
             nms=NMS(iou_threshold=0.7),
             pre_nms_top_n=TrainTest(train=2000, test=test_pre_nms),
             post_nms_top_n=TrainTest(train=2000, test=test_post_nms),
@@ -102,7 +101,7 @@ def torchvision_detector(
                 FastRCNNPredictor,
                 box_coder=BoxCoder(BOX_WEIGHTS),
                 class_loss=SoftmaxCrossEntropy,
-                box_loss=loss,
+                box_loss=SmoothL1Loss(beta=1 / 9),
                 init="pytorch",
             ),
             postprocess=Postprocess(nms=NMS(iou_threshold=0.5), min_size=1e-2),
@@ -112,12 +111,14 @@ def torchvision_detector(
     )
 
 
-def fasterrcnn_resnet50_fpn(norm: str, norm_eps: float = 1e-5) -> FasterRCNN:
+def fasterrcnn_resnet50_fpn(norm: str, norm_eps: float = 1e-5, **options) -> FasterRCNN:
     backbone = ResNet(depth=50, norm=norm, norm_eps=norm_eps, freeze_at=0)
-    return torchvision_detector(backbone=backbone, neck=FPN, num_levels=4, sizes=((32,), (64,), (128,), (256,), (512,)))
+    return torchvision_detector(
+        backbone=backbone, neck=FPN, num_levels=4, sizes=((32,), (64,), (128,), (256,), (512,)), **options
+    )
 
 
-def fasterrcnn_resnet50_fpn_v2(norm: str) -> FasterRCNN:
+def fasterrcnn_resnet50_fpn_v2(norm: str, **options) -> FasterRCNN:
     return torchvision_detector(
         backbone=ResNet(depth=50, norm=norm, freeze_at=0),
         neck=partial(FPN, norm="BN"),
@@ -125,6 +126,7 @@ def fasterrcnn_resnet50_fpn_v2(norm: str) -> FasterRCNN:
         sizes=((32,), (64,), (128,), (256,), (512,)),
         num_convs=2,
         box_head=partial(ConvBoxHead, norm="BN"),
+        **options,
     )
 
 
