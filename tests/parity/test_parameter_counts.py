@@ -1,0 +1,29 @@
+"""How many parameters detectron2's models have, counted without making any."""
+
+import parity_models
+import pytest
+import torch
+
+
+def count(model, *, learning=False):
+    return sum(p.numel() for p in model.parameters() if p.requires_grad or not learning)
+
+
+@pytest.mark.parametrize(
+    ("build", "expected"),
+    [
+        (parity_models.detectron2_fpn, 41_699_936),
+        (lambda num_classes: parity_models.detectron2_fpn(num_classes, depth=101), 60_639_840),
+        (parity_models.detectron2_c4, 33_791_644),
+        (parity_models.detectron2_dc5, 165_581_468),
+    ],
+    ids=["R50-FPN", "R101-FPN", "R50-C4", "R50-DC5"],
+)
+def test_parameters(build, expected):
+    with torch.device("meta"):
+        assert count(build(80)) == expected
+
+
+def test_frozen_parts_are_not_counted_as_learning():
+    with torch.device("meta"):
+        assert count(parity_models.detectron2_fpn(80), learning=True) == 41_477_536
