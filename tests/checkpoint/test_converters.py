@@ -64,7 +64,7 @@ def test_torchvision_names(theirs, ours):
 
 @pytest.mark.parametrize("index", ["", "0."], ids=["before torchvision 0.13", "since"])
 def test_pyramid_levels_end_with_p5(index):
-    """Four levels of a ResNet are p2 to p5, two of a MobileNet p4 and p5; old files have no index of the convolution."""
+    """Four levels of a ResNet are p2 to p5, two of a MobileNet p4 and p5; old files have an index less."""
     names = [f"backbone.fpn.{side}_blocks.{level}.{index}weight" for side in ("inner", "layer") for level in (0, 1)]
     converted = from_torchvision(detector(**dict.fromkeys(names)))
     assert converted.unused == []

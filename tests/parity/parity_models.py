@@ -249,7 +249,7 @@ def detectron2_dc5(num_classes: int) -> FasterRCNN:
 
 
 def detectron2_cascade(num_classes: int) -> FasterRCNN:
-    weights = ((10, 10, 5, 5), (20, 20, 10, 10), (30, 30, 15, 15))
+    weights = (BOX_WEIGHTS, (20.0, 20.0, 10.0, 10.0), (30.0, 30.0, 15.0, 15.0))
     thresholds = (0.5, 0.6, 0.7)
     stages = [
         CascadeStage(

@@ -1,4 +1,4 @@
-"""The YAML of torchvision's detectors says what the parity tests build by hand."""
+"""The YAML of torchvision's and detectron2's detectors says what the parity tests build by hand."""
 
 from __future__ import annotations
 
@@ -11,12 +11,18 @@ from torch import Tensor, nn
 
 from frcnn.experiment import read_config
 
-CONFIGS = Path(__file__).parents[2] / "configs" / "torchvision"
-BUILDERS = {
+CONFIGS = Path(__file__).parents[2] / "configs"
+TORCHVISION = {
     "fasterrcnn_resnet50_fpn": ("FrozenBN", {"test_post_nms": 1000}),
     "fasterrcnn_resnet50_fpn_v2": ("BN", {"test_post_nms": 1000}),
     "fasterrcnn_mobilenet_v3_large_fpn": ("FrozenBN", {"test_post_nms": 1000}),
     "fasterrcnn_mobilenet_v3_large_320_fpn": ("FrozenBN", {}),
+}
+DETECTRON2 = {
+    "faster_rcnn_R_50_FPN_1x": parity_models.detectron2_fpn,
+    "faster_rcnn_R_50_C4_1x": parity_models.detectron2_c4,
+    "faster_rcnn_R_50_DC5_1x": parity_models.detectron2_dc5,
+    "cascade_rcnn_R_50_FPN_1x": parity_models.detectron2_cascade,
 }
 
 
@@ -30,14 +36,49 @@ def settings(model: nn.Module) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("name", BUILDERS)
-def test_yaml_and_python_agree(name):
-    norm, options = BUILDERS[name]
+def shapes(model: nn.Module) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in model.state_dict().items()}
+
+
+def build(name: str, num_classes: int, *overrides: str) -> nn.Module:
+    return read_config(CONFIGS / f"{name}.yaml", list(overrides)).build().model(num_classes)
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_torchvision_yaml_and_python_agree(name):
+    norm, options = TORCHVISION[name]
     with torch.device("meta"):
         # Frozen parts are left aside: torchvision's are an argument of its functions, not a part of the model.
-        config = read_config(CONFIGS / f"{name}.yaml", ["model.backbone.freeze_at=0"])
-        from_yaml = config.build().model(90)
+        from_yaml = build(f"torchvision/{name}", 90, "model.backbone.freeze_at=0")
         by_hand = getattr(parity_models, name)(norm, **options)
     assert settings(from_yaml) == settings(by_hand)
-    shapes = {key: value.shape for key, value in by_hand.state_dict().items()}
-    assert {key: value.shape for key, value in from_yaml.state_dict().items()} == shapes
+    assert shapes(from_yaml) == shapes(by_hand)
+
+
+@pytest.mark.parametrize("name", DETECTRON2)
+def test_detectron2_yaml_and_python_agree(name):
+    # Our baselines start from torchvision's ResNet, whose strides are in the 3x3; the golden samplers take everything.
+    overrides = ["model.backbone.stride_in_1x1=true"]
+    if "C4" in name:
+        overrides.append("model.roi_heads.stride_in_1x1=true")
+    with torch.device("meta"):
+        from_yaml, by_hand = build(f"coco/{name}", 80, *overrides), DETECTRON2[name](80)
+    ours, expected = (
+        {key: value for key, value in settings(model).items() if ".sampler." not in key}
+        for model in (from_yaml, by_hand)
+    )
+    assert ours == expected
+    assert shapes(from_yaml) == shapes(by_hand)
+
+
+def test_the_example_of_the_notes():
+    with torch.device("meta"):
+        model = build("coco/faster_rcnn_MobileNetV2", 80)
+        features = model.backbone(torch.empty(2, 3, 800, 1248))
+        output = model.proposal_generator.head(list(features.values()))
+        (anchors,) = model.proposal_generator.anchor_generator([(25, 39)], (800, 1248))
+        objectness, deltas = model.proposal_generator.concat_box_prediction_layers(output)
+    assert [tuple(level.shape) for level in output.objectness] == [(2, 15, 25, 39)]
+    assert [tuple(level.shape) for level in output.deltas] == [(2, 60, 25, 39)]
+    assert len(anchors) == 14_625
+    assert (tuple(objectness.shape), tuple(deltas.shape)) == ((29_250, 1), (29_250, 4))
