@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,8 @@ def golden(request) -> Golden:
     converted = from_detectron2({key: torch.from_numpy(value) for key, value in weights.items()})
     assert all(key.startswith("roi_heads.mask_head.") for key in converted.unused)
     model.load_state_dict(converted.state_dict)
+    if name == "faster_rcnn_R_50_C4":
+        model.roi_heads.run_head = partial(some_rois_at_a_time, model.roi_heads.run_head)
 
     features, proposals = {}, []
 
@@ -67,6 +70,16 @@ def golden(request) -> Golden:
         output = model(batch(expected["sizes"]))
     handle.remove()
     return Golden(expected, model, features, proposals, output)
+
+
+def some_rois_at_a_time(run_head, features, boxes_per_image):
+    """4,000 ROIs of 1024 x 14 x 14 are 3 GB: the C4 head is given 200 at a time."""
+    outputs = []
+    for image, boxes in enumerate(boxes_per_image):
+        one_image = {name: feature[image : image + 1] for name, feature in features.items()}
+        outputs.extend(run_head(one_image, [some]) for some in boxes.split(200))
+    class_logits, deltas = zip(*outputs, strict=True)
+    return torch.cat(class_logits), torch.cat(deltas)
 
 
 def batch(sizes, targets=None) -> Batch:
