@@ -79,7 +79,9 @@ def _in_original_pixels(found: dict[str, Tensor], seen: tuple[int, int], origina
 def build(name: str, experiment: Experiment, seed: int) -> nn.Module:
     """One of the two detectors, its weights drawn from the seed."""
     if name == "frcnn":
-        return build_model(replace(experiment, seed=seed), experiment.data.train.dataset.categories, torch.device("cpu"))
+        return build_model(
+            replace(experiment, seed=seed), experiment.data.train.dataset.categories, torch.device("cpu")
+        )
     torch.manual_seed(seed)
     return TorchvisionDetector(len(experiment.data.train.dataset.categories), 64, {"train": 1000, "test": 500})
 
@@ -162,7 +164,9 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=920)
     parser.add_argument("--output", type=Path, default=Path("runs/bccd_torchvision"))
     parser.add_argument("--speed", type=int, metavar="ROUNDS", help="only time ROUNDS iterations of both")
-    parser.add_argument("--one", action="store_true", help="train the first detector with the first seed in this process")
+    parser.add_argument(
+        "--one", action="store_true", help="train the first detector with the first seed in this process"
+    )
     args = parser.parse_args()
     if args.speed:
         compare_speed(args.speed)
@@ -175,9 +179,7 @@ def main() -> None:
             folder = args.output / f"{name}_{seed}"
             if not (folder / "result.json").exists():
                 command = [sys.executable, __file__, "--one", "--detectors", name, "--seeds", str(seed)]
-                subprocess.run(
-                    [*command, "--output", str(folder), "--iterations", str(args.iterations)], check=True
-                )
+                subprocess.run([*command, "--output", str(folder), "--iterations", str(args.iterations)], check=True)
     results = [json.loads(path.read_text()) for path in sorted(args.output.glob("*/result.json"))]
     print(table(results))
 

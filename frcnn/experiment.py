@@ -278,8 +278,9 @@ def build_model(experiment: Experiment, categories: Sequence[Category], device: 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(experiment.seed)
         model = experiment.model(len(categories))
-    memory_format = torch.channels_last if experiment.trainer.channels_last else torch.preserve_format
-    return model.to(device=device, memory_format=memory_format)
+    if experiment.trainer.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    return model.to(device)
 
 
 def build_test_sets(experiment: Experiment, categories: Sequence[Category], *, with_targets: bool) -> list[TestSet]:

@@ -130,7 +130,10 @@ def _run_folder(request: Request, output_dir: str) -> Path:
     wanted = Path(request.output_dir or output_dir)
     if request.resume:
         exact = request.output_dir is not None and (wanted / "config.yaml").exists()
-        return wanted if exact else latest_folder(wanted)
+        folder = wanted if exact else latest_folder(wanted)
+        if not folder.is_dir():
+            raise UserError(f"no checkpoint to resume from: {folder} does not exist; start the run without --resume")
+        return folder
     folder = Path(distributed.broadcast_object(str(unused_folder(wanted))))
     folder.mkdir(parents=True, exist_ok=True)
     return folder

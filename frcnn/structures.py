@@ -310,9 +310,7 @@ class Detections:
         return replace(self, **{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
     def to(self, device: torch.device | str) -> Detections:
-        return Detections(
-            self.boxes.to(device), self.scores.to(device), self.classes.to(device), self.index.to(device)
-        )
+        return Detections(self.boxes.to(device), self.scores.to(device), self.classes.to(device), self.index.to(device))
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     )
     module.add_arguments(parser)
     try:
-        return module.run(parser.parse_args(words[1:]))
+        return module.run(parser.parse_intermixed_args(words[1:]))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -59,7 +59,8 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
 def _usage() -> str:
     width = max(map(len, VERBS))
     rows = "\n".join(f"  {verb:<{width}}  {text}" for verb, text in VERBS.items())
-    return f"frcnn {__version__}: Faster R-CNN that can be taken apart\n\nusage: frcnn VERB ...\n\n{rows}\n\n`frcnn VERB --help` says more."
+    title = f"frcnn {__version__}: Faster R-CNN that can be taken apart and put together differently"
+    return f"{title}\n\nusage: frcnn VERB ...\n\n{rows}\n\n`frcnn VERB --help` says more."
 
 
 if __name__ == "__main__":

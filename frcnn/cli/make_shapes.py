@@ -12,9 +12,13 @@ from pathlib import Path
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `frcnn make-shapes`."""
     parser.add_argument("--output", metavar="DIR", default="datasets/shapes", help="the folder (default: %(default)s)")
-    parser.add_argument("--num-train", type=int, default=2000, metavar="N", help="training images (default: %(default)s)")
+    parser.add_argument(
+        "--num-train", type=int, default=2000, metavar="N", help="training images (default: %(default)s)"
+    )
     parser.add_argument("--num-test", type=int, default=200, metavar="N", help="test images (default: %(default)s)")
-    parser.add_argument("--image-size", type=int, default=128, metavar="PX", help="side of an image (default: %(default)s)")
+    parser.add_argument(
+        "--image-size", type=int, default=128, metavar="PX", help="side of an image (default: %(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="another seed gives other images (default: %(default)s)")
 
 

@@ -1,11 +1,11 @@
 """Trains a detector from a YAML file, resumes a run, or evaluates a checkpoint.
 
-  tools/train_net.py --config-file configs/quickstart.yaml
-  tools/train_net.py --config-file FILE optimizer.lr=0.01 trainer.duration=6ep    options of the file, overridden
-  tools/train_net.py --config-file FILE --resume                                  go on with the newest run of this config
-  tools/train_net.py --config-file FILE --eval-only --weights RUN/best.pth
-  tools/train_net.py --help model.proposal_generator                              what can be written there
-  torchrun --nproc-per-node 2 tools/train_net.py --config-file FILE               two processes
+tools/train_net.py --config-file configs/quickstart.yaml
+tools/train_net.py --config-file FILE optimizer.lr=0.01 trainer.duration=6ep    options of the file, overridden
+tools/train_net.py --config-file FILE --resume                                  go on with the newest run of this config
+tools/train_net.py --config-file FILE --eval-only --weights RUN/best.pth
+tools/train_net.py --help model.proposal_generator                              what can be written there
+torchrun --nproc-per-node 2 tools/train_net.py --config-file FILE               two processes
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SOURCE",
         help="weights to start from: a path, https://..., or torchvision://NAME; class heads that do not fit start anew",
     )
-    parser.add_argument("--device", default="auto", help="auto (CUDA if there is one, else the CPU), cpu, cuda, cuda:1, mps")
+    parser.add_argument(
+        "--device", default="auto", help="auto (CUDA if there is one, else the CPU), cpu, cuda, cuda:1, mps"
+    )
     parser.add_argument(
         "-h",
         "--help",
@@ -48,7 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY",
         help="this page; with a key of the config or a component's name, what can be written there",
     )
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="options of the config; `KEY VALUE` works too")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="options of the config; `KEY VALUE` works too"
+    )
     parser.set_defaults(print_help=parser.print_help)
 
 

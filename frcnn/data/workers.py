@@ -56,7 +56,7 @@ def deliver(source: SampleSource, batches: Iterable[list[Draw]], options: Worker
         num_workers=options.num_workers,
         collate_fn=source.collate,
         pin_memory=options.pin_memory,
-        worker_init_fn=_use_one_thread,
+        worker_init_fn=_prepare_worker,
         multiprocessing_context=options.start_method if options.num_workers else None,
         generator=torch.Generator(),  # without one, starting workers draws from the global generator
     )
@@ -94,7 +94,10 @@ def _start(loader: DataLoader) -> Iterator[Delivery]:
     return iterator
 
 
-def _use_one_thread(worker: int) -> None:
+def _prepare_worker(worker: int) -> None:
+    """One thread each; and Ctrl-C, which the terminal sends to every process, is for the main one to answer."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     opencv().setNumThreads(0)
     torch.set_num_threads(1)
 

@@ -6,7 +6,7 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -89,6 +89,7 @@ class Trainer:
         self.timing = MetricsFile(folder / "timing.jsonl")
         self.stop_reason: str | None = None
         self.interrupted = False
+        self.between_steps = True  # weights, counters and hooks agree: a checkpoint saved now is exact
         self.batch: Batch | None = None
         self.facts: StepFacts | None = None
 
@@ -123,12 +124,14 @@ class Trainer:
             self.scaler.unscale_(self.optimizer)
             self.facts = StepFacts(losses, self._clip_gradient(), lr, data_seconds, 0.0)
             self._call("after_backward")
+            self.between_steps = False
             self.scaler.step(self.optimizer)
             self.scaler.update()
             self.optimizer.zero_grad(set_to_none=True)
             self.iteration += 1
             self.facts.seconds = time.perf_counter() - started
             self._call("after_step")
+            self.between_steps = True
 
     def _forward_backward(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
         parts = batch.split(self.options.accumulate)
@@ -161,7 +164,7 @@ class Trainer:
     def _prepared_model(self) -> nn.Module:
         self.model.train()
         if self.options.compile:
-            self.model.backbone.compile(dynamic=True)
+            self.model.get_submodule("backbone").compile(dynamic=True)
         if distributed.world_size() == 1:
             return self.model
         device_ids = [self.device.index] if self.device.type == "cuda" else None
@@ -178,7 +181,12 @@ class Trainer:
     def evaluate(self, *, with_losses: bool = False) -> Evaluation:
         """Evaluates on every test set, writes the metrics, and tells the hooks."""
         evaluation = evaluate(
-            self.evaluated_model, self.test_sets, self.device, self.options.amp, with_losses=with_losses, weights_loaded=True
+            self.evaluated_model,
+            self.test_sets,
+            self.device,
+            self.options.amp,
+            with_losses=with_losses,
+            weights_loaded=True,
         )
         if distributed.is_main():
             self.metrics.write(self.iteration, evaluation.metrics)
@@ -248,7 +256,7 @@ def _stop_on_signals(trainer: Trainer) -> Iterator[None]:
         trainer.interrupted = True
         trainer.stop(f"interrupted by {signal.Signals(number).name}")
 
-    previous: dict[int, Callable[..., Any] | int | None] = {}
+    previous: dict[signal.Signals, Any] = {}
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
             previous[number] = signal.signal(number, ask)

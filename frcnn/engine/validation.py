@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from frcnn import distributed
 from frcnn.data.roles import Dataset
 from frcnn.engine.precision import Amp
 from frcnn.evaluation.inference import run_inference
 from frcnn.evaluation.roles import EvaluationResult, Evaluator
 from frcnn.structures import Detections
-from frcnn import distributed
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,9 @@ class Evaluation:
     @property
     def metrics(self) -> dict[str, float | None]:
         """`set/metric` -> value in 0..100, losses as `set/loss_...`."""
-        flat = {f"{name}/{key}": value for name, result in self.results.items() for key, value in result.metrics.items()}
+        flat = {
+            f"{name}/{key}": value for name, result in self.results.items() for key, value in result.metrics.items()
+        }
         return flat | {f"{name}/{key}": value for name, losses in self.losses.items() for key, value in losses.items()}
 
     def find(self, metric: str) -> float | None:

@@ -48,7 +48,9 @@ class ToyLoader:
         position = self.start
         while True:
             values = [0.1 * (position % 7), 0.3 + 0.05 * (position % 3)]
-            yield Batch([torch.full((3, 1, 1), v) for v in values], [(1, 1)] * 2, [(1, 1)] * 2, [2 * position, 2 * position + 1])
+            yield Batch(
+                [torch.full((3, 1, 1), v) for v in values], [(1, 1)] * 2, [(1, 1)] * 2, [2 * position, 2 * position + 1]
+            )
             position += 1
 
 

@@ -33,7 +33,9 @@ def test_early_stop_waits_for_its_patience(toy):
     trainer = toy(hooks, aps=[10.0, 12.0, 12.4, 12.5, 50.0], duration="5it")
     trainer.train()
     assert trainer.iteration == 4
-    assert "bbox/AP has not improved by more than 0.5 in 2 evaluations (best 12.00 at iteration 2)" in trainer.stop_reason
+    assert (
+        "bbox/AP has not improved by more than 0.5 in 2 evaluations (best 12.00 at iteration 2)" in trainer.stop_reason
+    )
 
 
 def test_a_metric_that_no_evaluator_gives_is_refused_before_the_first_step(toy):

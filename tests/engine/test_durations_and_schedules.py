@@ -4,7 +4,9 @@ from frcnn.engine.durations import Duration
 from frcnn.engine.schedules import WarmupCosine, WarmupMultiStep
 
 
-@pytest.mark.parametrize(("text", "iterations"), [("90000it", 90000), ("12ep", 600), ("0.5ep", 25), ("0it", 0), ("0ep", 0)])
+@pytest.mark.parametrize(
+    ("text", "iterations"), [("90000it", 90000), ("12ep", 600), ("0.5ep", 25), ("0it", 0), ("0ep", 0)]
+)
 def test_durations_count_iterations_of_an_epoch_of_50(text, iterations):
     assert Duration.from_text(text).iterations(50) == iterations
 

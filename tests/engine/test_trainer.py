@@ -98,6 +98,23 @@ def test_a_signal_finishes_the_step_and_saves(toy, tmp_path):
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
+def test_an_error_of_the_data_loses_no_step(toy, tmp_path):
+    trainer = toy({"save": SaveCheckpoint(every=Duration(100, "it"))})
+    good = iter(trainer.loader)
+
+    class Broken:
+        epoch_length = 4.0
+
+        def __iter__(self):
+            yield from (next(good) for _ in range(3))
+            raise UserError("images/4.jpg: truncated")
+
+    trainer.loader = Broken()
+    with pytest.raises(UserError, match="truncated"):
+        trainer.train()
+    assert torch.load(tmp_path / "checkpoint_00000003.pth", weights_only=True)["iteration"] == 3
+
+
 def test_a_loss_that_is_not_a_number_stops_before_the_weights_change(toy, tmp_path):
     trainer = toy({"guard": NaNGuard(), "poison": Recorder(at=2, do=lambda t: t.model.bias.data.fill_(float("nan")))})
     with pytest.raises(UserError) as caught:
@@ -160,7 +177,10 @@ def test_the_log_holds_means_since_the_last_line(toy, tmp_path):
     assert [line["iteration"] for line in lines] == [4, 8]
     assert lines[0]["loss_bias"] == pytest.approx(sum(biases[:4]) / 4)
     assert lines[1]["loss"] == pytest.approx(lines[1]["loss_bias"] + lines[1]["loss_fit"])
-    assert set(json.loads((tmp_path / "timing.jsonl").read_text().splitlines()[0])) >= {"images_per_second", "data_share"}
+    assert set(json.loads((tmp_path / "timing.jsonl").read_text().splitlines()[0])) >= {
+        "images_per_second",
+        "data_share",
+    }
 
 
 def test_lines_behind_the_checkpoint_and_unfinished_lines_are_cut(tmp_path):

@@ -16,7 +16,7 @@ logger = logging.getLogger("frcnn")
 
 @HOOKS.register
 class SaveCheckpoint(Hook):
-    """Saves everything that an exact resume needs, at an interval, at the end, and when training is interrupted.
+    """Saves everything that an exact resume needs, at an interval, at the end, and when training ends early.
 
     Args:
         every: how often.
@@ -43,14 +43,22 @@ class SaveCheckpoint(Hook):
         if self.saved_at < trainer.iteration:
             self._save(trainer)
 
+    def on_exception(self, trainer: Trainer, error: BaseException) -> None:
+        """A broken image after hours of training costs none of them. Other processes may be gone: nobody waits for them."""
+        if trainer.between_steps and self.saved_at < trainer.iteration:
+            self._write(trainer)
+
     def _save(self, trainer: Trainer) -> None:
+        self._write(trainer)
+        distributed.barrier()
+
+    def _write(self, trainer: Trainer) -> None:
         self.saved_at = trainer.iteration
         if distributed.is_main():
             path = checkpoint_path(trainer.folder, trainer.iteration)
             save_checkpoint(path, trainer.state_dict())
             keep_last(trainer.folder, self.keep)
             logger.info("saved %s", path)
-        distributed.barrier()
 
 
 def weights_for_prediction(trainer: Trainer) -> dict[str, Any]:

@@ -73,14 +73,21 @@ class ValidationLoss(Hook):
             trainer.metrics.write(trainer.iteration, values)
             for name, losses in evaluation.losses.items():
                 total = sum(value for key, value in losses.items() if key.startswith("loss"))
-                parts = ", ".join(f"{key.removeprefix('loss_')} {v:.3f}" for key, v in losses.items() if key.startswith("loss"))
+                parts = ", ".join(
+                    f"{key.removeprefix('loss_')} {v:.3f}" for key, v in losses.items() if key.startswith("loss")
+                )
                 logger.info("%s: loss %.3f (%s)", name, total, parts)
 
 
 def evaluate_losses(trainer: Trainer) -> Evaluation:
     """The mean losses of the evaluated weights on every test set."""
     return evaluate(
-        trainer.evaluated_model, trainer.test_sets, trainer.device, trainer.options.amp, with_losses=True, weights_loaded=True
+        trainer.evaluated_model,
+        trainer.test_sets,
+        trainer.device,
+        trainer.options.amp,
+        with_losses=True,
+        weights_loaded=True,
     )
 
 

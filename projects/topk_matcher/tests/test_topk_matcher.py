@@ -15,7 +15,9 @@ def matcher_class():
 
 
 def test_each_object_gets_its_k_best_candidates(matcher_class):
-    candidates = Candidates([torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 8], [0, 0, 10, 4], [0, 0, 10, 2], [50, 50, 60, 60]])])
+    candidates = Candidates(
+        [torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 8], [0, 0, 10, 4], [0, 0, 10, 2], [50, 50, 60, 60]])]
+    )
     targets = Targets(torch.tensor([[0.0, 0, 10, 10]]), torch.tensor([2]))
     matches = matcher_class(k=2, low_threshold=0.3)(candidates, targets)
     # IoU with the object: 1, 0.8, 0.4, 0.2, 0
