@@ -69,16 +69,3 @@ def test_detectron2_yaml_and_python_agree(name):
     )
     assert ours == expected
     assert shapes(from_yaml) == shapes(by_hand)
-
-
-def test_the_example_of_the_notes():
-    with torch.device("meta"):
-        model = build("coco/faster_rcnn_MobileNetV2", 80)
-        features = model.backbone(torch.empty(2, 3, 800, 1248))
-        output = model.proposal_generator.head(list(features.values()))
-        (anchors,) = model.proposal_generator.anchor_generator([(25, 39)], (800, 1248))
-        objectness, deltas = model.proposal_generator.concat_box_prediction_layers(output)
-    assert [tuple(level.shape) for level in output.objectness] == [(2, 15, 25, 39)]
-    assert [tuple(level.shape) for level in output.deltas] == [(2, 60, 25, 39)]
-    assert len(anchors) == 14_625
-    assert (tuple(objectness.shape), tuple(deltas.shape)) == ((29_250, 1), (29_250, 4))
