@@ -12,6 +12,7 @@ from frcnn.config.signature import is_value_class
 
 # Words that a reader of ours or another YAML reader would take for something else than text.
 _NOT_PLAIN = re.compile(r"[-+.]?[\d.][\d_.]*([eE][-+]?\d+)?|y|n|yes|no|on|off|true|false|null|~|", re.I)
+_BREAK = re.compile("[\\n\\r\\x85\\u2028\\u2029]")  # in double quotes each is an escape; elsewhere YAML folds them
 
 
 def dump(plan: Plan, header: str = "") -> str:
@@ -47,7 +48,7 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    style = "'" if _NOT_PLAIN.fullmatch(text) else None
+    style = '"' if _BREAK.search(text) else "'" if _NOT_PLAIN.fullmatch(text) else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 

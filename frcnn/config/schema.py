@@ -150,7 +150,7 @@ class _Reader:
         for text, child in node.entries.items():
             if isinstance(child, Scalar) and child.is_null and is_part(value_type):
                 continue  # null takes an entry of the base out
-            key = parse_scalar(Scalar(node.key_marks[text], text), key_type)
+            key = text if key_type is str else parse_scalar(Scalar(node.key_marks[text], text), key_type)
             if key is REQUIRED:
                 self.fail(node.key_marks[text], join(path, text), f"the key must be {key_type.__name__}, got '{text}'")
             else:

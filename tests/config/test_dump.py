@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from frcnn.config import dump, parse_tree, read, to_plain
@@ -56,6 +56,8 @@ def test_a_value_class_is_written_as_its_word(plan_of):
         },
     )
 )
+@example(root={"hooks": {"\x85": {"name": "ToySave"}}, "mode": "a\u2028\nb"})
+@example(root={"hooks": {"~": {"name": "ToySave"}}})
 def test_the_dump_loads_back_to_the_same_plan(toys, root):
     node = node_from({"head": HEAD, **root}, Mark("x", 1))
     plan = read(Tree(node), toys.Toy)
