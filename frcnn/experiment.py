@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,8 +15,11 @@ import torch
 from frcnn.config import (
     Call,
     ConfigError,
+    DictPlan,
     Factory,
+    Problem,
     Tree,
+    Value,
     build,
     copy_imports,
     describe,
@@ -23,6 +27,7 @@ from frcnn.config import (
     import_file,
     load_imports,
     load_tree,
+    open_calls,
     parse_tree,
     read,
 )
@@ -217,7 +222,14 @@ class Config:
         Raises:
             ConfigError: constructors refused values, with file and line of each.
         """
-        return build(self.plan)
+        refusals = _refusals(self.plan)
+        try:
+            experiment = build(self.plan)
+        except ConfigError as error:
+            raise ConfigError([*error.problems, *refusals]) from error
+        if refusals:
+            raise ConfigError(refusals)
+        return experiment
 
     def save(self, folder: Path) -> None:
         """Writes config.yaml into the run folder, and copies of the project files beside it."""
@@ -236,6 +248,28 @@ def read_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
         ConfigError: every mistake, sorted by file and line.
     """
     return Config(read(_load(path, overrides), Experiment))
+
+
+def _refusals(plan: Call) -> list[Problem]:
+    """What the constructors of factories will refuse, of the model and its parts above all; told before any data are read.
+
+    They are tried on the meta device, where nothing is allocated and nothing drawn. What fails there for another reason
+    (a fused optimizer wants real weights) is left to the real construction.
+    """
+    attempts: list[Callable[[], Any]] = [partial(build, DictPlan(call.options)) for call in open_calls(plan)]
+    model, optimizer, classes = plan.field("model"), plan.field("optimizer"), plan.field("num_classes")
+    assert isinstance(model, Call) and isinstance(optimizer, Call) and isinstance(classes, Value)
+    attempts.append(lambda: optimizer.close(model.close(classes.value or 1)))
+    problems = []
+    for attempt in attempts:
+        try:
+            with torch.device("meta"):
+                attempt()
+        except ConfigError as error:
+            problems += error.problems
+        except Exception:
+            continue
+    return problems
 
 
 def explain(key: str, path: str | None, overrides: Sequence[str] = ()) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,9 @@ import torch
 
 from frcnn import distributed
 from frcnn.checkpoint.load import class_dependent_names, load_to_resume, load_weights, require_same_classes
+from frcnn.checkpoint.save import find_last
 from frcnn.checkpoint.sources import resolve_weights
+from frcnn.config.imports import FOLDER as IMPORTS
 from frcnn.data.roles import Category
 from frcnn.device import choose_device
 from frcnn.engine.optim import scale_learning_rate
@@ -33,6 +36,8 @@ from frcnn.experiment import (
 from frcnn.modeling.roles import Detector
 
 logger = logging.getLogger("frcnn")
+
+LOG, CONFIG = "log.txt", "config.yaml"
 
 
 @dataclass(frozen=True)
@@ -63,20 +68,34 @@ class Request:
 
 
 def train(request: Request) -> Trainer:
-    """Trains, or goes on with a run, and returns the trainer at its end."""
+    """Trains, or goes on with a run, and returns the trainer at its end.
+
+    A mistake that is found before the first step leaves no run folder behind; one that is found later is in its log.txt.
+    """
     device = local_device(request.device)
     config = _find_config(request)
     experiment = config.build()
     folder = _run_folder(request, experiment.output_dir)
     _log_to(folder)
+    try:
+        return _train(request, config, experiment, folder, device)
+    except (UserError, OSError) as error:
+        logger.error("error: %s", error)
+        if not request.resume and distributed.is_main():
+            _take_back(folder)
+        raise
+
+
+def _train(request: Request, config: Config, experiment: Any, folder: Path, device: torch.device) -> Trainer:
     logger.info("run folder: %s", folder)
     logger.info("%s", _about_device(device))
     categories = experiment.data.train.dataset.categories
     model = build_model(experiment, categories, device)
     state = load_to_resume(folder, _length(experiment)) if request.resume else None
     if state is not None:
-        require_same_classes([c["name"] for c in state["categories"]], [c.name for c in categories], str(folder))
-        load_weights(model, state["model"], source=str(folder), strict=True)
+        checkpoint = str(find_last(folder))
+        require_same_classes([c["name"] for c in state["categories"]], [c.name for c in categories], checkpoint)
+        load_weights(model, state["model"], source=checkpoint, strict=True)
     elif source := request.init_weights or experiment.init_weights:
         _initialise(model, source, experiment, categories)
     if state is None and distributed.is_main():
@@ -119,9 +138,9 @@ def _find_config(request: Request, checkpoint: Mapping[str, Any] | None = None) 
             checkpoint["config"], f"config in {request.weights}", request.overrides, request.imports
         )
     if request.resume and request.output_dir:
-        path = Path(request.output_dir) / "config.yaml"
+        path = Path(request.output_dir) / CONFIG
         if not path.exists():
-            raise UserError(f"no run to resume in {request.output_dir}: it holds no config.yaml")
+            raise UserError(f"no run to resume in {request.output_dir}: it holds no {CONFIG}")
         return read_config(path, request.overrides)
     raise UserError(f"{request.weights} carries no config: say which with --config-file FILE")
 
@@ -129,14 +148,26 @@ def _find_config(request: Request, checkpoint: Mapping[str, Any] | None = None) 
 def _run_folder(request: Request, output_dir: str) -> Path:
     wanted = Path(request.output_dir or output_dir)
     if request.resume:
-        exact = request.output_dir is not None and (wanted / "config.yaml").exists()
+        exact = request.output_dir is not None and (wanted / CONFIG).exists()
         folder = wanted if exact else latest_folder(wanted)
         if not folder.is_dir():
             raise UserError(f"no checkpoint to resume from: {folder} does not exist; start the run without --resume")
         return folder
-    folder = Path(distributed.broadcast_object(str(unused_folder(wanted))))
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder = Path(distributed.broadcast_object(str(unused_folder(wanted))))
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{wanted}: the run folder cannot be made ({error.strerror}); choose another with --output-dir DIR"
+        ) from error
     return folder
+
+
+def _take_back(folder: Path) -> None:
+    """Removes a new run folder that holds nothing but what every run begins with."""
+    if {path.name for path in folder.iterdir()} <= {LOG, CONFIG, IMPORTS}:
+        _log_to(None)
+        shutil.rmtree(folder)
 
 
 def _initialise(model: Detector, source: str, experiment: Any, categories: Sequence[Category]) -> None:
@@ -237,15 +268,20 @@ def _about_device(device: torch.device) -> str:
 
 
 def _log_to(folder: Path | None) -> None:
-    """Messages go to stdout and, of the main process, to the run folder's log.txt."""
+    """Messages go to stdout and, of the main process, to the run folder's log.txt.
+
+    Errors go to log.txt alone: the program prints them.
+    """
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
         handler.close()
     logger.propagate = False
     logger.setLevel(logging.INFO if distributed.is_main() else logging.WARNING)
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
+    console = logging.StreamHandler(sys.stdout)
+    console.addFilter(lambda record: record.levelno < logging.ERROR)
+    handlers: list[logging.Handler] = [console]
     if folder is not None and distributed.is_main():
-        handlers.append(logging.FileHandler(folder / "log.txt", encoding="utf-8"))
+        handlers.append(logging.FileHandler(folder / LOG, encoding="utf-8"))
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(message)s"))
         logger.addHandler(handler)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from frcnn.errors import UserError
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `frcnn make-shapes`."""
@@ -24,8 +26,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Writes the data set and says where it is."""
-    from frcnn.data.shapes import make_shapes
+    from frcnn.data.shapes import MIN_IMAGE_SIZE, make_shapes
 
+    if min(args.num_train, args.num_test) < 0 or args.image_size < MIN_IMAGE_SIZE or args.seed < 0:
+        raise UserError(
+            f"--num-train, --num-test and --seed must be at least 0 and --image-size at least {MIN_IMAGE_SIZE}; got "
+            f"{args.num_train}, {args.num_test}, {args.seed} and {args.image_size}"
+        )
     make_shapes(
         Path(args.output),
         num_train=args.num_train,

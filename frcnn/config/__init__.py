@@ -13,8 +13,8 @@ from frcnn.config.describe import describe
 from frcnn.config.dump import dump, to_plain
 from frcnn.config.imports import copy_imports, import_file, load_imports
 from frcnn.config.merge import load_tree, parse_tree
-from frcnn.config.plan import Call, Plan, build
-from frcnn.config.problems import ConfigError, RegistrationError
+from frcnn.config.plan import Call, DictPlan, Plan, Value, build, open_calls
+from frcnn.config.problems import ConfigError, Problem, RegistrationError
 from frcnn.config.registry import Factory, Registry, registries, registry_of
 from frcnn.config.schema import check_components, read
 from frcnn.config.tree import Tree
@@ -22,11 +22,14 @@ from frcnn.config.tree import Tree
 __all__ = [
     "Call",
     "ConfigError",
+    "DictPlan",
     "Factory",
     "Plan",
+    "Problem",
     "RegistrationError",
     "Registry",
     "Tree",
+    "Value",
     "build",
     "check_components",
     "copy_imports",
@@ -35,6 +38,7 @@ __all__ = [
     "import_file",
     "load_imports",
     "load_tree",
+    "open_calls",
     "parse_tree",
     "read",
     "registries",

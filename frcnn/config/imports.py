@@ -42,7 +42,9 @@ def load_imports(tree: Tree) -> None:
         try:
             import_file(node.text)
         except UserError as error:
-            tree.problems.append(Problem(node.mark, path, str(error)))
+            missing = not os.path.isfile(node.text)
+            hint = "; a path under 'imports:' is relative to the YAML file that says so" if missing else ""
+            tree.problems.append(Problem(node.mark, path, f"{error}{hint}"))
 
 
 def import_file(path: str | os.PathLike[str]) -> ModuleType:
@@ -57,7 +59,7 @@ def import_file(path: str | os.PathLike[str]) -> ModuleType:
     real = Path(path).expanduser().resolve()
     shown = shown_path(str(real))
     if not real.is_file():
-        raise UserError(f"no such file: {shown}; a path under 'imports:' is relative to the YAML file that says so")
+        raise UserError(f"no such file: {shown}")
     digest = hashlib.sha256(real.read_bytes()).hexdigest()
     name = module_name(real)
     for module in [m for n, m in list(sys.modules.items()) if n.startswith(f"{__name__}.")]:

@@ -91,7 +91,7 @@ def _load_file(path: str, named_at: Mark | None, chain: tuple[Path, ...], proble
             "the file is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else (error.strerror or str(error))
         )
         if named_at is None:
-            raise UserError(f"{path}: {reason}") from None
+            raise UserError(f"{path}: {reason}; expected the YAML file of a run") from None
         raise ConfigError([Problem(named_at, BASE_KEY, f"{path}: {reason}")]) from None
     return _load_text(text, path, (*chain, real), problems)
 

@@ -5,6 +5,7 @@ The plan is what is built and what is written to the run folder, so the two cann
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -122,6 +123,16 @@ def build(plan: Plan) -> Any:
     if isinstance(plan, DictPlan):
         return _build_all(plan.entries)
     return OpenCall(plan) if plan.is_open else plan.close()
+
+
+def open_calls(plan: Plan) -> Iterator[Call]:
+    """Every call in a plan that a parent is to close, outer ones first."""
+    if isinstance(plan, Call) and plan.is_open:
+        yield plan
+    parts = {ListPlan: "items", DictPlan: "entries", Call: "options"}
+    children = getattr(plan, parts[type(plan)]) if type(plan) in parts else ()
+    for child in children.values() if isinstance(children, dict) else children:
+        yield from open_calls(child)
 
 
 def descend(plan: Plan, path: str) -> Plan:

@@ -140,6 +140,8 @@ def read_annotations(
         f"{len(kept):,} images, {len(arrays['classes']) - crowds:,} objects of {len(columns.categories)} classes, "
         f"{crowds:,} crowds; {drop_note}"
     )
+    if crowds == len(arrays["classes"]):
+        notes.append("not one object is left: there is nothing to learn here, and AP will be n/a")
     return AnnotationStore(path, version, columns.categories, SharedArrays.create(arrays), (summary, *notes))
 
 

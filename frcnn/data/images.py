@@ -22,7 +22,7 @@ def opencv() -> Any:
     """
     try:
         import cv2
-    except ImportError as error:
+    except Exception as error:  # not ImportError alone: two OpenCV wheels over each other give an AttributeError
         if isinstance(error, ModuleNotFoundError) and error.name == "cv2":
             raise UserError(
                 "images are read with OpenCV, which is not installed: pip install opencv-python-headless"

@@ -13,6 +13,7 @@ from frcnn.data.images import opencv
 SHAPES = ("circle", "square", "triangle")
 SUBPIXELS = 4
 JPEG_QUALITY = 95
+MIN_IMAGE_SIZE = 32
 EMPTY_IMAGES = 0.03
 MAX_OBJECTS = 5
 MAX_IOU = 0.3
@@ -38,8 +39,8 @@ def make_shapes(folder: str | Path, *, num_train: int, num_test: int, image_size
     Raises:
         ValueError: an image would be too small for its objects.
     """
-    if image_size < 32:
-        raise ValueError(f"image_size must be at least 32 pixels, got {image_size}")
+    if image_size < MIN_IMAGE_SIZE:
+        raise ValueError(f"image_size must be at least {MIN_IMAGE_SIZE} pixels, got {image_size}")
     (Path(folder) / "images").mkdir(parents=True, exist_ok=True)
     for split, (name, count) in enumerate(zip(SPLITS, (num_train, num_test), strict=True)):
         document = _write_split(Path(folder), split, name, count, image_size, seed)

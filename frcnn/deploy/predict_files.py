@@ -47,8 +47,10 @@ def find_images(source: Path, output: Path) -> list[Path]:
     """The image itself, or every image below a folder in sorted order; without those below the output folder.
 
     Raises:
-        UserError: there is no such file, or no image below the folder.
+        UserError: there is no such file, no image below the folder, or an output folder that would overwrite the images.
     """
+    if output.resolve() == (source if source.is_dir() else source.parent).resolve():
+        raise UserError(f"{output}: annotated images would overwrite the images; choose another folder with --output")
     if source.is_file():
         return [source]
     if not source.is_dir():
@@ -79,8 +81,6 @@ def predict_files(
         UserError: nothing to predict, an output folder that would overwrite the images, or one that cannot be written.
     """
     root = source if source.is_dir() else source.parent
-    if output.resolve() == root.resolve():
-        raise UserError(f"{output}: annotated images would overwrite the images; choose another folder with --output")
     paths = find_images(source, output)
     started = time.perf_counter()
     document = CocoDocument(predictor.categories)

@@ -27,10 +27,10 @@ class Duration:
         """
         match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(it|ep)\s*", text)
         if not match:
-            raise ValueError(f"expected a duration such as 12ep (epochs) or 90000it (iterations), got {text!r}")
+            raise ValueError("durations are written as 12ep (epochs) or 90000it (iterations)")
         amount, unit = float(match[1]), match[2]
         if unit == "it" and amount != int(amount):
-            raise ValueError(f"iterations are whole numbers, got {text!r}")
+            raise ValueError("iterations are whole numbers")
         return cls(amount, unit)
 
     def __str__(self) -> str:
@@ -45,3 +45,13 @@ class Duration:
         if self.unit == "it":
             return int(self.amount)
         return max(1, round(self.amount * epoch_length)) if self.amount else 0
+
+
+def require_some(name: str, duration: Duration | None) -> None:
+    """Refuses the length zero for an option that needs one.
+
+    Raises:
+        ValueError: names the option.
+    """
+    if duration is not None and duration.amount == 0:
+        raise ValueError(f"{name} must be longer than 0, got {duration}")

@@ -36,8 +36,10 @@ def parameter_groups(
         groups with params, names, lr, initial_lr, weight_decay.
 
     Raises:
-        ValueError: a prefix fits no parameter.
+        ValueError: a rate below 0, or a prefix that fits no parameter.
     """
+    if lr < 0:
+        raise ValueError(f"lr must be at least 0, got {lr:g}")
     norm_names = {name for name, module in model.named_modules() if isinstance(module, NORM_LAYERS)}
     unused = dict(lr_multipliers)
     groups: dict[tuple[float, float], dict[str, Any]] = {}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from frcnn.engine.durations import Duration
+from frcnn.engine.durations import Duration, require_some
 from frcnn.engine.precision import Amp
 
 
@@ -31,6 +31,7 @@ class TrainerOptions:
     compile: bool = False
 
     def __post_init__(self) -> None:
+        require_some("duration", self.duration)
         if self.accumulate < 1:
             raise ValueError(f"accumulate must be at least 1, got {self.accumulate}")
         if self.clip_grad_norm is not None and self.clip_grad_norm <= 0:

@@ -110,7 +110,7 @@ def test_a_base_that_is_missing_or_stands_on_its_child_is_named():
     Path("two.yaml").write_text("_BASE_: one.yaml\n")
     with pytest.raises(ConfigError, match=r"^two.yaml:1: .* circle: one.yaml -> two.yaml -> one.yaml$"):
         load_tree("one.yaml")
-    with pytest.raises(UserError, match=r"^none.yaml: No such file or directory$"):
+    with pytest.raises(UserError, match=r"^none.yaml: No such file or directory; expected the YAML file of a run$"):
         load_tree("none.yaml")
 
 

@@ -29,9 +29,8 @@ class _WatchMetric(Hook):
         known = {key for test_set in trainer.test_sets for key in test_set.evaluator.metric_names}
         known |= {f"{test_set.name}/{key}" for test_set in trainer.test_sets for key in test_set.evaluator.metric_names}
         if self.metric not in known and "loss" not in self.metric:
-            raise UserError(
-                f"{type(self).__name__}.metric: no metric is called {self.metric!r}; there are: {', '.join(sorted(known))}"
-            )
+            there = f"there are: {', '.join(sorted(known))}" if known else "there is no test set under data.test"
+            raise UserError(f"{type(self).__name__}.metric: no metric is called {self.metric!r}; {there}")
 
     def improved(self, trainer: Trainer, evaluation: Evaluation, min_delta: float) -> bool:
         """Whether this evaluation is the best so far, which is remembered; the first one always is."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from frcnn import distributed
 from frcnn.checkpoint.save import checkpoint_path, keep_last, save_checkpoint
-from frcnn.engine.durations import Duration
+from frcnn.engine.durations import Duration, require_some
 from frcnn.engine.roles import HOOKS, Hook
 from frcnn.engine.trainer import Trainer
 
@@ -28,6 +28,7 @@ class SaveCheckpoint(Hook):
     def __init__(self, *, every: Duration = Duration(1, "ep"), keep: int = 2) -> None:  # noqa: B008 (frozen)
         if keep < 1:
             raise ValueError(f"keep must be at least 1, got {keep}")
+        require_some("every", every)
         self.every = every
         self.keep = keep
         self.saved_at = -1

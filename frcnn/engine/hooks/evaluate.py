@@ -6,7 +6,7 @@ import json
 import logging
 
 from frcnn import distributed
-from frcnn.engine.durations import Duration
+from frcnn.engine.durations import Duration, require_some
 from frcnn.engine.roles import HOOKS, Hook
 from frcnn.engine.trainer import Trainer
 from frcnn.engine.validation import Evaluation, evaluate
@@ -31,6 +31,7 @@ class Evaluate(Hook):
     order = 20
 
     def __init__(self, *, every: Duration | None = Duration(1, "ep"), losses: bool = False) -> None:  # noqa: B008
+        require_some("every", every)
         self.every = every
         self.losses = losses
 
@@ -62,6 +63,7 @@ class ValidationLoss(Hook):
     order = 20
 
     def __init__(self, *, every: Duration) -> None:
+        require_some("every", every)
         self.every = every
 
     def after_step(self, trainer: Trainer) -> None:

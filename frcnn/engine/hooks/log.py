@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from frcnn import distributed
-from frcnn.engine.durations import Duration
+from frcnn.engine.durations import Duration, require_some
 from frcnn.engine.roles import HOOKS, Hook
 from frcnn.engine.trainer import Trainer
 from frcnn.engine.validation import Evaluation
@@ -31,6 +31,7 @@ class LogMetrics(Hook):
     order = 10
 
     def __init__(self, *, every: Duration = Duration(20, "it"), tensorboard: bool = False) -> None:  # noqa: B008
+        require_some("every", every)
         self.every = every
         self.tensorboard = tensorboard
         self.writer: Any = None
