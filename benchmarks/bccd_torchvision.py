@@ -110,6 +110,8 @@ def train_one(name: str, seed: int, folder: Path, iterations: int) -> None:
     started = time.perf_counter()
     trainer.train()
     seconds = time.perf_counter() - started
+    if trainer.iteration < iterations:
+        sys.exit(f"{name}, seed {seed}: {trainer.stop_reason}; no result")
     metrics = trainer.evaluate().metrics
     result = {"detector": name, "seed": seed, "iterations": iterations, "train_seconds": round(seconds, 1), **metrics}
     (folder / "result.json").write_text(json.dumps(result, indent=1))
@@ -161,7 +163,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--detectors", nargs="+", default=["torchvision", "frcnn"], choices=["torchvision", "frcnn"])
-    parser.add_argument("--iterations", type=int, default=920)
+    parser.add_argument("--iterations", type=int, default=500)
     parser.add_argument("--output", type=Path, default=Path("runs/bccd_torchvision"))
     parser.add_argument("--speed", type=int, metavar="ROUNDS", help="only time ROUNDS iterations of both")
     parser.add_argument(
