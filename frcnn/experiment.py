@@ -41,6 +41,13 @@ from frcnn.evaluation.roles import Evaluator
 from frcnn.modeling.roles import Detector
 
 
+def _check_sizes(batch_size: int, num_workers: int) -> None:
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    if num_workers < 0:
+        raise ValueError(f"num_workers must be at least 0, got {num_workers}; 0 reads images in the training process")
+
+
 @dataclass(frozen=True)
 class TrainData:
     """Where training batches come from.
@@ -62,8 +69,7 @@ class TrainData:
     start_method: Literal["fork", "spawn", "forkserver"] | None = None
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+        _check_sizes(self.batch_size, self.num_workers)
 
 
 @dataclass(frozen=True)
@@ -85,8 +91,7 @@ class TestData:
     num_workers: int = 2
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+        _check_sizes(self.batch_size, self.num_workers)
 
 
 @dataclass(frozen=True)
@@ -133,6 +138,10 @@ class Experiment:
     seed: int = 0
     init_weights: str | None = None
     num_classes: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ValueError(f"seed must be at least 0, got {self.seed}")
 
 
 COMPONENT_MODULES = (

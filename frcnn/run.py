@@ -192,6 +192,12 @@ def _build_trainer(
             f"data.train.batch_size is {experiment.data.train.batch_size} images over all processes, which "
             f"{processes} processes cannot share equally; choose a multiple of {processes}"
         )
+    share, parts = experiment.data.train.batch_size // processes, experiment.trainer.accumulate
+    if share % parts:
+        raise UserError(
+            f"trainer.accumulate is {parts}, but the {share} images of a step and process cannot be split into {parts} "
+            "equal parts; data.train.batch_size counts the images of all parts together"
+        )
     optimizer = experiment.optimizer(model)
     logger.info("%s", scale_learning_rate(optimizer, experiment.data.train.batch_size))
     loader = build_train_loader(

@@ -67,7 +67,14 @@ class SampleSource:
             return error
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, (self.worker_init, pickle.dumps(self.__dict__))
+        try:
+            return _restore, (self.worker_init, pickle.dumps(self.__dict__))
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            parts = ", ".join(type(part).__name__ for part in (self.dataset, *self.transforms))
+            raise UserError(
+                f"data loading workers cannot be given the data set and transforms ({parts}): {error}; let them hold only "
+                "what pickle takes (no lambda, no open file), or set start_method: fork"
+            ) from error
 
 
 def _restore(worker_init: WorkerInit | None, state: bytes) -> SampleSource:

@@ -38,8 +38,8 @@ def parameter_groups(
     Raises:
         ValueError: a rate below 0, or a prefix that fits no parameter.
     """
-    if lr < 0:
-        raise ValueError(f"lr must be at least 0, got {lr:g}")
+    _require_at_least(0, lr=lr, weight_decay=weight_decay)
+    _require_at_least(0, norm_weight_decay=norm_weight_decay, bias_weight_decay=bias_weight_decay)
     norm_names = {name for name, module in model.named_modules() if isinstance(module, NORM_LAYERS)}
     unused = dict(lr_multipliers)
     groups: dict[tuple[float, float], dict[str, Any]] = {}
@@ -67,6 +67,12 @@ def parameter_groups(
     if not groups:
         raise ValueError("the model has no trainable parameter: everything is frozen")
     return list(groups.values())
+
+
+def _require_at_least(minimum: float, **values: float | None) -> None:
+    for name, value in values.items():
+        if value is not None and value < minimum:
+            raise ValueError(f"{name} must be at least {minimum}, got {value:g}")
 
 
 @OPTIMIZERS.register
@@ -97,6 +103,7 @@ class SGD(torch.optim.SGD, Optimizer):
         lr_multipliers: dict[str, float] = {},  # noqa: B006 (never changed)
         reference_batch_size: int | None = 16,
     ) -> None:
+        _require_at_least(1, reference_batch_size=reference_batch_size)
         groups = parameter_groups(
             model,
             lr=lr,
@@ -137,6 +144,7 @@ class AdamW(torch.optim.AdamW, Optimizer):
         lr_multipliers: dict[str, float] = {},  # noqa: B006 (never changed)
         reference_batch_size: int | None = 16,
     ) -> None:
+        _require_at_least(1, reference_batch_size=reference_batch_size)
         groups = parameter_groups(
             model,
             lr=lr,

@@ -49,6 +49,8 @@ class WarmupMultiStep(Schedule):
         warmup_factor: float = 0.001,
     ) -> None:
         _check_warmup_factor(warmup_factor)
+        if gamma <= 0:
+            raise ValueError(f"gamma must be above 0, got {gamma}")
         self.milestones = milestones
         self.gamma = gamma
         self.warmup = warmup
@@ -80,6 +82,8 @@ class WarmupCosine(Schedule):
         warmup_factor: float = 0.001,
     ) -> None:
         _check_warmup_factor(warmup_factor)
+        if final_factor < 0:
+            raise ValueError(f"final_factor must be at least 0, got {final_factor}")
         self.final_factor = final_factor
         self.warmup = warmup
         self.warmup_factor = warmup_factor

@@ -10,6 +10,7 @@ from frcnn.checkpoint.save import checkpoint_path, keep_last, save_checkpoint
 from frcnn.engine.durations import Duration, require_some
 from frcnn.engine.roles import HOOKS, Hook
 from frcnn.engine.trainer import Trainer
+from frcnn.errors import UserError
 
 logger = logging.getLogger("frcnn")
 
@@ -31,7 +32,7 @@ class SaveCheckpoint(Hook):
         require_some("every", every)
         self.every = every
         self.keep = keep
-        self.saved_at = -1
+        self.saved_at: int | None = None  # until training begins
 
     def before_train(self, trainer: Trainer) -> None:
         self.saved_at = trainer.iteration
@@ -41,12 +42,17 @@ class SaveCheckpoint(Hook):
             self._save(trainer)
 
     def after_train(self, trainer: Trainer) -> None:
-        if self.saved_at < trainer.iteration:
+        if self.saved_at != trainer.iteration:
             self._save(trainer)
 
     def on_exception(self, trainer: Trainer, error: BaseException) -> None:
-        """A broken image after hours of training costs none of them. Other processes may be gone: nobody waits for them."""
-        if trainer.between_steps and self.saved_at < trainer.iteration:
+        """A broken image after hours of training costs none of them. Other processes may be gone: nobody waits for them.
+
+        A mistake of the user's between the optimizer's step and here is an evaluation that failed: the step is whole, and
+        only that evaluation is lost.
+        """
+        whole = trainer.between_steps or isinstance(error, UserError)
+        if whole and self.saved_at is not None and self.saved_at < trainer.iteration:
             self._write(trainer)
 
     def _save(self, trainer: Trainer) -> None:

@@ -105,6 +105,10 @@ class SavePictures(Hook):
     order = 60
 
     def __init__(self, *, num_images: int = 16, score_thresh: float = 0.5) -> None:
+        if num_images < 0 or not 0 <= score_thresh <= 1:
+            raise ValueError(
+                f"num_images must be at least 0 and score_thresh in [0, 1], got {num_images} and {score_thresh}"
+            )
         self.num_images = num_images
         self.score_thresh = score_thresh
         self.evaluation: Evaluation | None = None

@@ -27,6 +27,8 @@ class Profile(Hook):
     order = 1
 
     def __init__(self, *, start: int = 10, steps: int = 5, rows: int = 20) -> None:
+        if start < 0 or steps < 1:
+            raise ValueError(f"start must be at least 0 and steps at least 1, got {start} and {steps}")
         self.start = start
         self.steps = steps
         self.rows = rows
