@@ -61,7 +61,7 @@ def shapes(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("swap", SWAPS)
-def test_half_of_the_quickstart_reaches_ap50_of_80(shapes, monkeypatch, tmp_path, swap):
+def test_400_iterations_reach_ap50_of_80(shapes, monkeypatch, tmp_path, swap):
     monkeypatch.setenv("FRCNN_DATASETS", str(shapes))
     words = ("trainer.duration=400it", "hooks.checkpoint.every=400it", *NO_EXTRAS)
     folder = tmp_path / "run"
