@@ -133,7 +133,7 @@ def evaluate_only(request: Request) -> Evaluation:
 def _find_config(request: Request, checkpoint: Mapping[str, Any] | None = None) -> Config:
     if request.config_file:
         return read_config(request.config_file, request.overrides)
-    if checkpoint is not None:
+    if checkpoint is not None and checkpoint.get("config"):
         return Config.from_text(
             checkpoint["config"], f"config in {request.weights}", request.overrides, request.imports
         )

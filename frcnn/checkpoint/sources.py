@@ -56,7 +56,7 @@ class Weights:
     @property
     def class_names(self) -> list[str] | None:
         """The names of the classes in order, which only a checkpoint of ours knows."""
-        if self.checkpoint is None:
+        if self.checkpoint is None or not self.checkpoint.get("categories"):
             return None
         return [category["name"] for category in self.checkpoint["categories"]]
 

@@ -107,7 +107,8 @@ def _step(place: Place, word: str) -> Place:
         )
     options = options_of(target, role)
     if word not in options:
-        guess = nearest(word, [*options, *(registry.components if registry else ())])
+        in_question = [registry] if registry else [] if place.path else registries()
+        guess = nearest(word, [*options, *(name for some in in_question for name in some.components)])
         hint = f"did you mean '{guess}'?" if guess else f"there are {', '.join(options) or 'none'}"
         owner = target.__name__ if role else place.path or "a config"
         raise UserError(f"{owner} has no option '{word}'; {hint}")

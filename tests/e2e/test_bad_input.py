@@ -215,6 +215,7 @@ def test_a_missing_config_and_words_that_are_no_options_are_answered(frcnn, tmp_
         f"error: {tmp_path}/lost.yaml: No such file or directory; expected the YAML file of a run\n",
     )
     assert "error: --config-file FILE is missing" in frcnn("train")[2]
+    assert "has no option 'ATSSMatchr'; did you mean 'ATSSMatcher'?" in frcnn("train", "--help", "ATSSMatchr")[2]
     assert "there is no verb 'trian'; choices: train, predict" in frcnn("trian")[2]
     with pytest.raises(SystemExit, match="2"):
         frcnn("train", "--config-file", TINY, "--seeed=3")
@@ -518,6 +519,15 @@ def test_other_classes_than_the_checkpoint_has(train, trained, frcnn, two_classe
     shutil.copytree(trained, unfinished, ignore=shutil.ignore_patterns(last.name))
     code, _, err = frcnn("train", "--resume", "--output-dir", unfinished, *two_classes)
     assert (code, err) == (2, f"error: {unfinished / first.name}: {both} --init-weights can start a new run from it\n")
+
+
+def test_a_checkpoint_without_a_config_asks_for_one(trained, frcnn, tmp_path):
+    state = torch.load(trained / "checkpoint_00000002.pth", weights_only=True)
+    torch.save({key: state[key] for key in ("format", "format_version", "model")}, tmp_path / "bare.pth")
+    code, _, err = frcnn("train", "--eval-only", "--weights", tmp_path / "bare.pth")
+    assert (code, err) == (2, f"error: {tmp_path}/bare.pth carries no config: say which with --config-file FILE\n")
+    code, _, err = frcnn("predict", "--weights", tmp_path / "bare.pth", TINY.parent / "lost.jpg")
+    assert (code, err) == (2, f"error: {TINY.parent}/lost.jpg: there is no such image file or folder\n")
 
 
 def test_another_model_than_the_checkpoint_has(trained, frcnn):
