@@ -13,7 +13,13 @@ from typing import Any
 import torch
 
 from frcnn import distributed
-from frcnn.checkpoint.load import class_dependent_names, load_to_resume, load_weights, require_same_classes
+from frcnn.checkpoint.load import (
+    class_dependent_names,
+    load_to_resume,
+    load_weights,
+    require_same_classes,
+    res5_where_the_model_has_it,
+)
 from frcnn.checkpoint.save import find_last
 from frcnn.checkpoint.sources import resolve_weights
 from frcnn.config.imports import FOLDER as IMPORTS
@@ -173,7 +179,8 @@ def _take_back(folder: Path) -> None:
 def _initialise(model: Detector, source: str, experiment: Any, categories: Sequence[Category]) -> None:
     weights = resolve_weights(source)
     heads = class_dependent_names(experiment.model, len(categories))
-    report = load_weights(model, weights.state_dict, source=source, strict=False, reinitialise=heads)
+    state_dict = res5_where_the_model_has_it(weights.state_dict, model)
+    report = load_weights(model, state_dict, source=source, strict=False, reinitialise=heads)
     logger.info("%s", report.table())
 
 

@@ -186,6 +186,23 @@ def load_weights(
     return report
 
 
+def res5_where_the_model_has_it(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Gives a C4 model's box head the last stage of a classifier: it is the same stage, behind the pooler.
+
+    Args:
+        state_dict: by our names.
+        model: to load into.
+
+    Returns:
+        the weights, `backbone.res5.*` renamed if the model has that stage in its ROI heads alone.
+    """
+    wanted = model.state_dict().keys()
+    old, new = "backbone.res5.", "roi_heads.box_head.res5."
+    if any(name.startswith(old) for name in wanted) or not any(name.startswith(new) for name in wanted):
+        return dict(state_dict)
+    return {name.replace(old, new) if name.startswith(old) else name: value for name, value in state_dict.items()}
+
+
 def _shapes(state_dict: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in state_dict.items()}
 
