@@ -28,7 +28,15 @@ setup(
     ],
     extras_require={
         "tensorboard": ["tensorboard>=2.17"],
-        "dev": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.6", "mypy>=1.11", "types-PyYAML", "tensorboard>=2.17"],
+        "dev": [
+            "pytest>=8",
+            "pytest-xdist>=3.6",
+            "hypothesis>=6.100",
+            "ruff>=0.6",
+            "mypy>=1.11",
+            "types-PyYAML",
+            "tensorboard>=2.17",
+        ],
     },
     entry_points={"console_scripts": ["frcnn = frcnn.cli.main:main"]},
     classifiers=[

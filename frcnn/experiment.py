@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,11 +31,9 @@ from frcnn.config import (
     parse_tree,
     read,
 )
-from frcnn.data.loader import TrainLoader, test_loader
-from frcnn.data.roles import Category, Dataset, Transform
+from frcnn.data.roles import Dataset, Transform
 from frcnn.engine.options import TrainerOptions
 from frcnn.engine.roles import Hook, Optimizer, Schedule
-from frcnn.engine.validation import TestSet
 from frcnn.errors import UserError
 from frcnn.evaluation.roles import Evaluator
 from frcnn.modeling.roles import Detector
@@ -298,112 +296,3 @@ def _load(path: str | os.PathLike[str], overrides: Sequence[str]) -> Tree:
     tree = load_tree(path, overrides)
     load_imports(tree)
     return tree
-
-
-def build_model(experiment: Experiment, categories: Sequence[Category], device: torch.device) -> Detector:
-    """The detector with random weights that depend on the seed alone.
-
-    Args:
-        experiment: the run.
-        categories: of the training set.
-        device: where the weights go.
-
-    Raises:
-        UserError: the config's number of classes is not the data's.
-    """
-    given = experiment.num_classes
-    if given is not None and given != len(categories):
-        names = ", ".join(category.name for category in categories)
-        raise UserError(
-            f"num_classes is {given} in the config, but the training set has {len(categories)} categories ({names}); "
-            "leave num_classes out: the data set knows"
-        )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(experiment.seed)
-        model = experiment.model(len(categories))
-    if experiment.trainer.channels_last:
-        model = model.to(memory_format=torch.channels_last)
-    return model.to(device)
-
-
-def build_test_sets(experiment: Experiment, categories: Sequence[Category], *, with_targets: bool) -> list[TestSet]:
-    """Every test set with its loader and evaluator.
-
-    Args:
-        experiment: the run.
-        categories: of the model's classes; a test set must have the same.
-        with_targets: whether batches carry ground truth, for validation losses.
-
-    Raises:
-        UserError: a test set's categories are not the model's.
-    """
-    test_sets = []
-    for name, data in experiment.data.test.items():
-        check_same_categories(f"data.test.{name}", data.dataset.categories, categories)
-        loader = test_loader(
-            data.dataset,
-            data.transforms,
-            batch_size=data.batch_size,
-            num_workers=data.num_workers,
-            with_targets=with_targets,
-            start_method=experiment.data.train.start_method,
-        )
-        test_sets.append(TestSet(name, data.dataset, loader, experiment.evaluator(data.dataset)))
-    return test_sets
-
-
-def build_train_loader(experiment: Experiment, *, start_batch: int, pin_memory: bool) -> TrainLoader:
-    """Training batches, from a position on.
-
-    Args:
-        experiment: the run.
-        start_batch: how many batches have been trained on.
-        pin_memory: for a CUDA device.
-    """
-    train = experiment.data.train
-    return TrainLoader(
-        train.dataset,
-        train.transforms,
-        batch_size=train.batch_size,
-        seed=experiment.seed,
-        num_workers=train.num_workers,
-        start_batch=start_batch,
-        aspect_ratio_grouping=train.aspect_ratio_grouping,
-        pin_memory=pin_memory,
-        start_method=train.start_method,
-    )
-
-
-def check_same_categories(where: str, found: Sequence[Category], expected: Sequence[Category]) -> None:
-    """Class k must mean the same in both.
-
-    Raises:
-        UserError: names that differ; says which.
-    """
-    names, wanted = [c.name for c in found], [c.name for c in expected]
-    if names != wanted:
-        raise UserError(
-            f"{where} has the categories {', '.join(names)}, but the training set has {', '.join(wanted)}; "
-            "a class must have the same place (in the order of the category ids) in both"
-        )
-
-
-def unused_folder(wanted: Path) -> Path:
-    """The folder itself, or the first of `name_2`, `name_3`, ... that does not hold anything yet."""
-    folder, number = wanted, 2
-    while folder.exists() and any(folder.iterdir()):
-        folder, number = wanted.with_name(f"{wanted.name}_{number}"), number + 1
-    return folder
-
-
-def latest_folder(wanted: Path) -> Path:
-    """The newest of `name`, `name_2`, `name_3`, ... that exists; the name itself if none does."""
-    folder, number = wanted, 2
-    while (following := wanted.with_name(f"{wanted.name}_{number}")).exists():
-        folder, number = following, number + 1
-    return folder
-
-
-def about_checkpoint(config_text: str, categories: Sequence[Category]) -> Mapping[str, Any]:
-    """What every checkpoint carries so that predicting needs nothing else."""
-    return {"config": config_text, "categories": [{"id": c.id, "name": c.name} for c in categories]}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 import torch
 
 from frcnn import distributed
+from frcnn.assembly import about_checkpoint, build_model, build_test_sets, build_train_loader
 from frcnn.checkpoint.load import (
     class_dependent_names,
     load_to_resume,
@@ -22,28 +21,17 @@ from frcnn.checkpoint.load import (
 )
 from frcnn.checkpoint.save import find_last
 from frcnn.checkpoint.sources import resolve_weights
-from frcnn.config.imports import FOLDER as IMPORTS
 from frcnn.data.roles import Category
 from frcnn.device import choose_device
 from frcnn.engine.optim import scale_learning_rate
 from frcnn.engine.trainer import Trainer
 from frcnn.engine.validation import Evaluation, evaluate
 from frcnn.errors import UserError
-from frcnn.experiment import (
-    Config,
-    about_checkpoint,
-    build_model,
-    build_test_sets,
-    build_train_loader,
-    latest_folder,
-    read_config,
-    unused_folder,
-)
+from frcnn.experiment import Config, read_config
 from frcnn.modeling.roles import Detector
+from frcnn.run_folder import CONFIG, folder_to_resume, log_to, new_folder, take_back
 
 logger = logging.getLogger("frcnn")
-
-LOG, CONFIG = "log.txt", "config.yaml"
 
 
 @dataclass(frozen=True)
@@ -81,14 +69,16 @@ def train(request: Request) -> Trainer:
     device = local_device(request.device)
     config = _find_config(request)
     experiment = config.build()
-    folder = _run_folder(request, experiment.output_dir)
-    _log_to(folder)
+    wanted = Path(request.output_dir or experiment.output_dir)
+    named = request.output_dir is not None
+    folder = folder_to_resume(wanted, exact=named) if request.resume else new_folder(wanted)
+    log_to(folder)
     try:
         return _train(request, config, experiment, folder, device)
     except (UserError, OSError) as error:
         logger.error("error: %s", error)
         if not request.resume and distributed.is_main():
-            _take_back(folder)
+            take_back(folder)
         raise
 
 
@@ -116,7 +106,7 @@ def _train(request: Request, config: Config, experiment: Any, folder: Path, devi
 def evaluate_only(request: Request) -> Evaluation:
     """Evaluates a checkpoint on the test sets and prints the tables."""
     assert request.weights is not None
-    _log_to(None)
+    log_to(None)
     device = local_device(request.device)
     weights = resolve_weights(request.weights)
     config = _find_config(request, weights.checkpoint)
@@ -149,31 +139,6 @@ def _find_config(request: Request, checkpoint: Mapping[str, Any] | None = None) 
             raise UserError(f"no run to resume in {request.output_dir}: it holds no {CONFIG}")
         return read_config(path, request.overrides)
     raise UserError(f"{request.weights} carries no config: say which with --config-file FILE")
-
-
-def _run_folder(request: Request, output_dir: str) -> Path:
-    wanted = Path(request.output_dir or output_dir)
-    if request.resume:
-        exact = request.output_dir is not None and (wanted / CONFIG).exists()
-        folder = wanted if exact else latest_folder(wanted)
-        if not folder.is_dir():
-            raise UserError(f"no checkpoint to resume from: {folder} does not exist; start the run without --resume")
-        return folder
-    try:
-        folder = Path(distributed.broadcast_object(str(unused_folder(wanted))))
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"{wanted}: the run folder cannot be made ({error.strerror}); choose another with --output-dir DIR"
-        ) from error
-    return folder
-
-
-def _take_back(folder: Path) -> None:
-    """Removes a new run folder that holds nothing but what every run begins with."""
-    if {path.name for path in folder.iterdir()} <= {LOG, CONFIG, IMPORTS}:
-        _log_to(None)
-        shutil.rmtree(folder)
 
 
 def _initialise(model: Detector, source: str, experiment: Any, categories: Sequence[Category]) -> None:
@@ -278,23 +243,3 @@ def _about_device(device: torch.device) -> str:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
     processes = f", {distributed.world_size()} processes" if distributed.world_size() > 1 else ""
     return f"device: {device} ({name}{processes}), torch {torch.__version__}"
-
-
-def _log_to(folder: Path | None) -> None:
-    """Messages go to stdout and, of the main process, to the run folder's log.txt.
-
-    Errors go to log.txt alone: the program prints them.
-    """
-    for handler in list(logger.handlers):
-        logger.removeHandler(handler)
-        handler.close()
-    logger.propagate = False
-    logger.setLevel(logging.INFO if distributed.is_main() else logging.WARNING)
-    console = logging.StreamHandler(sys.stdout)
-    console.addFilter(lambda record: record.levelno < logging.ERROR)
-    handlers: list[logging.Handler] = [console]
-    if folder is not None and distributed.is_main():
-        handlers.append(logging.FileHandler(folder / LOG, encoding="utf-8"))
-    for handler in handlers:
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        logger.addHandler(handler)

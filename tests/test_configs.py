@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from frcnn.assembly import build_model
 from frcnn.config import check_components
 from frcnn.data.coco import CocoDataset
 from frcnn.data.roles import Category
-from frcnn.experiment import Config, build_model, read_config, register_components
+from frcnn.experiment import Config, read_config, register_components
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted(

@@ -15,6 +15,7 @@ FLOORS = [
     {"evaluation", "checkpoint", "inspect"},
     {"engine"},
     {"experiment"},
+    {"assembly", "run_folder"},
     {"run", "deploy"},
     {"cli"},
 ]

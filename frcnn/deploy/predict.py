@@ -10,6 +10,7 @@ from typing import Any, overload
 import numpy as np
 import torch
 
+from frcnn.assembly import build_model
 from frcnn.checkpoint.load import inference_weights, load_checkpoint, load_weights
 from frcnn.checkpoint.sources import fetch
 from frcnn.data.collate import pack
@@ -18,7 +19,7 @@ from frcnn.data.roles import Category, Sample, Transform
 from frcnn.deploy.prediction import Prediction
 from frcnn.device import choose_device
 from frcnn.errors import UserError
-from frcnn.experiment import Config, build_model
+from frcnn.experiment import Config
 from frcnn.modeling.roles import Detector
 
 Image = str | os.PathLike[str] | np.ndarray | Any

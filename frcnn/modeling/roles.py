@@ -93,7 +93,9 @@ class RPNHead(Role):
     def forward(self, features: Sequence[Tensor]) -> RPNOutput:
         return super().forward(features)
 
-    def at(self, features: Sequence[Tensor], dense: RPNOutput, index_per_image: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def at(
+        self, features: Sequence[Tensor], dense: RPNOutput, index_per_image: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor]:
         """Logits and deltas, with gradient, of the sampled candidates only.
 
         The way from the head to its loss goes through here, so that a head may run densely without gradient and again,

@@ -7,7 +7,6 @@ from frcnn.checkpoint.load import load_weights, res5_where_the_model_has_it
 from frcnn.checkpoint.torchvision import from_torchvision
 from frcnn.experiment import read_config
 
-
 ROOT = Path(__file__).parent.parent.parent
 
 

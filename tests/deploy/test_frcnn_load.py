@@ -12,10 +12,11 @@ import pytest
 import torch
 
 import frcnn
+from frcnn.assembly import build_model
 from frcnn.checkpoint.save import save_checkpoint
 from frcnn.cli.main import main
 from frcnn.errors import UserError
-from frcnn.experiment import build_model, read_config
+from frcnn.experiment import read_config
 
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 CATEGORIES = [{"id": 1, "name": "circle"}, {"id": 2, "name": "square"}, {"id": 5, "name": "triangle"}]

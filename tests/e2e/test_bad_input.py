@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -115,7 +116,9 @@ def test_every_mistake_of_a_yaml_and_the_command_line_is_told_at_once(refused, t
         "  roi_heads:\n"
         "    sampler: {batch_size_per_image: 512.5}\n"
     )
-    assert refused("model.roi_heads.pooler.resolutoin=14", config=path).splitlines() == [
+    told = refused("model.roi_heads.pooler.resolutoin=14", config=path)
+    told = re.sub("(choices: ATSSMatcher, IoUMatcher).*;", r"\1;", told)  # other tests may have registered more
+    assert told.splitlines() == [
         f"error: {path}:2: modle: the config has no option 'modle'; did you mean 'model'?",
         f"{path}:5: model.proposal_generator.matcher.name: no Matcher is called 'ATTSMatcher'",
         "    did you mean 'ATSSMatcher'? choices: ATSSMatcher, IoUMatcher; a component of a project also needs its file "

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from frcnn.assembly import build_model
 from frcnn.data.collate import pack
 from frcnn.engine.precision import autocast
 from frcnn.engine.trainer import total_loss
-from frcnn.experiment import build_model, read_config
+from frcnn.experiment import read_config
 
 ROOT = Path(__file__).parent.parent.parent
 PLACES = [Path(os.environ.get("FRCNN_DATASETS", "datasets")), ROOT.parent / "shared" / "datasets"]

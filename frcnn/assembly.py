@@ -1,0 +1,108 @@
+"""The parts of an experiment put together: model, test sets, training loader."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from frcnn.data.loader import TrainLoader, test_loader
+from frcnn.data.roles import Category
+from frcnn.engine.validation import TestSet
+from frcnn.errors import UserError
+from frcnn.experiment import Experiment
+from frcnn.modeling.roles import Detector
+
+
+def build_model(experiment: Experiment, categories: Sequence[Category], device: torch.device) -> Detector:
+    """The detector with random weights that depend on the seed alone.
+
+    Args:
+        experiment: the run.
+        categories: of the training set.
+        device: where the weights go.
+
+    Raises:
+        UserError: the config's number of classes is not the data's.
+    """
+    given = experiment.num_classes
+    if given is not None and given != len(categories):
+        names = ", ".join(category.name for category in categories)
+        raise UserError(
+            f"num_classes is {given} in the config, but the training set has {len(categories)} categories ({names}); "
+            "leave num_classes out: the data set knows"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(experiment.seed)
+        model = experiment.model(len(categories))
+    if experiment.trainer.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    return model.to(device)
+
+
+def build_test_sets(experiment: Experiment, categories: Sequence[Category], *, with_targets: bool) -> list[TestSet]:
+    """Every test set with its loader and evaluator.
+
+    Args:
+        experiment: the run.
+        categories: of the model's classes; a test set must have the same.
+        with_targets: whether batches carry ground truth, for validation losses.
+
+    Raises:
+        UserError: a test set's categories are not the model's.
+    """
+    test_sets = []
+    for name, data in experiment.data.test.items():
+        check_same_categories(f"data.test.{name}", data.dataset.categories, categories)
+        loader = test_loader(
+            data.dataset,
+            data.transforms,
+            batch_size=data.batch_size,
+            num_workers=data.num_workers,
+            with_targets=with_targets,
+            start_method=experiment.data.train.start_method,
+        )
+        test_sets.append(TestSet(name, data.dataset, loader, experiment.evaluator(data.dataset)))
+    return test_sets
+
+
+def build_train_loader(experiment: Experiment, *, start_batch: int, pin_memory: bool) -> TrainLoader:
+    """Training batches, from a position on.
+
+    Args:
+        experiment: the run.
+        start_batch: how many batches have been trained on.
+        pin_memory: for a CUDA device.
+    """
+    train = experiment.data.train
+    return TrainLoader(
+        train.dataset,
+        train.transforms,
+        batch_size=train.batch_size,
+        seed=experiment.seed,
+        num_workers=train.num_workers,
+        start_batch=start_batch,
+        aspect_ratio_grouping=train.aspect_ratio_grouping,
+        pin_memory=pin_memory,
+        start_method=train.start_method,
+    )
+
+
+def check_same_categories(where: str, found: Sequence[Category], expected: Sequence[Category]) -> None:
+    """Class k must mean the same in both.
+
+    Raises:
+        UserError: names that differ; says which.
+    """
+    names, wanted = [c.name for c in found], [c.name for c in expected]
+    if names != wanted:
+        raise UserError(
+            f"{where} has the categories {', '.join(names)}, but the training set has {', '.join(wanted)}; "
+            "a class must have the same place (in the order of the category ids) in both"
+        )
+
+
+def about_checkpoint(config_text: str, categories: Sequence[Category]) -> Mapping[str, Any]:
+    """What every checkpoint carries so that predicting needs nothing else."""
+    return {"config": config_text, "categories": [{"id": c.id, "name": c.name} for c in categories]}

@@ -1,0 +1,94 @@
+"""The folder of a run, and its log."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sys
+from pathlib import Path
+
+from frcnn import distributed
+from frcnn.config.imports import FOLDER as IMPORTS
+from frcnn.errors import UserError
+
+logger = logging.getLogger("frcnn")
+
+LOG, CONFIG = "log.txt", "config.yaml"
+
+
+def new_folder(wanted: Path) -> Path:
+    """Makes the folder of a new run: the one wanted, or with a number added if that holds something.
+
+    Args:
+        wanted: as in the config or on the command line.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    try:
+        folder = Path(distributed.broadcast_object(str(unused_folder(wanted))))
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{wanted}: the run folder cannot be made ({error.strerror}); choose another with --output-dir DIR"
+        ) from error
+    return folder
+
+
+def folder_to_resume(wanted: Path, *, exact: bool) -> Path:
+    """The folder of the run to go on with.
+
+    Args:
+        wanted: as in the config or on the command line.
+        exact: whether the person named the folder; then a run in it is meant, not a newer one beside it.
+
+    Raises:
+        UserError: there is none.
+    """
+    folder = wanted if exact and (wanted / CONFIG).exists() else latest_folder(wanted)
+    if not folder.is_dir():
+        raise UserError(f"no checkpoint to resume from: {folder} does not exist; start the run without --resume")
+    return folder
+
+
+def unused_folder(wanted: Path) -> Path:
+    """The folder itself, or the first of `name_2`, `name_3`, ... that does not hold anything yet."""
+    folder, number = wanted, 2
+    while folder.exists() and any(folder.iterdir()):
+        folder, number = wanted.with_name(f"{wanted.name}_{number}"), number + 1
+    return folder
+
+
+def latest_folder(wanted: Path) -> Path:
+    """The newest of `name`, `name_2`, `name_3`, ... that exists; the name itself if none does."""
+    folder, number = wanted, 2
+    while (following := wanted.with_name(f"{wanted.name}_{number}")).exists():
+        folder, number = following, number + 1
+    return folder
+
+
+def take_back(folder: Path) -> None:
+    """Removes a new run folder that holds nothing but what every run begins with."""
+    if {path.name for path in folder.iterdir()} <= {LOG, CONFIG, IMPORTS}:
+        log_to(None)
+        shutil.rmtree(folder)
+
+
+def log_to(folder: Path | None) -> None:
+    """Messages go to stdout and, of the main process, to the run folder's log.txt.
+
+    Errors go to log.txt alone: the program prints them.
+    """
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
+    logger.propagate = False
+    logger.setLevel(logging.INFO if distributed.is_main() else logging.WARNING)
+    console = logging.StreamHandler(sys.stdout)
+    console.addFilter(lambda record: record.levelno < logging.ERROR)
+    handlers: list[logging.Handler] = [console]
+    if folder is not None and distributed.is_main():
+        handlers.append(logging.FileHandler(folder / LOG, encoding="utf-8"))
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(handler)
