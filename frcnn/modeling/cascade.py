@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from frcnn.config import Factory
+from frcnn.modeling.modes import unobserved
 from frcnn.modeling.postprocess import Postprocess
 from frcnn.modeling.roi_heads import BoxROIHeads, scored_boxes
-from frcnn.modeling.roi_sampling import candidate_boxes, sample_rois, sampling_counts, unobserved
+from frcnn.modeling.roi_sampling import candidate_boxes, sample_rois, sampling_counts
 from frcnn.modeling.roles import (
     ROI_HEADS,
     BoxHead,

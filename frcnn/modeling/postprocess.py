@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from frcnn.modeling.roles import NMS
 from frcnn.ops.boxes import large_mask
@@ -36,7 +37,22 @@ class Postprocess:
         if self.min_size < 0:
             raise ValueError(f"min_size must be 0 px or more, got {self.min_size}")
 
-    def __call__(self, scored: ScoredBoxes) -> Detections:
+
+class SelectDetections(nn.Module):
+    """Does what a `Postprocess` says, to one image at a time.
+
+    Args:
+        options: thresholds, numbers and the suppression.
+    """
+
+    def __init__(self, options: Postprocess) -> None:
+        super().__init__()
+        self.nms = options.nms
+        self.score_thresh = options.score_thresh
+        self.detections_per_image = options.detections_per_image
+        self.min_size = options.min_size
+
+    def forward(self, scored: ScoredBoxes) -> Detections:
         """Chooses the detections of one image.
 
         Args:

@@ -9,8 +9,10 @@ from typing import cast
 from torch import Tensor, nn
 
 from frcnn.config import Factory
-from frcnn.modeling.postprocess import Postprocess
-from frcnn.modeling.roi_sampling import candidate_boxes, sample_rois, sampling_counts, unobserved
+from frcnn.modeling.features import shapes_of
+from frcnn.modeling.modes import unobserved
+from frcnn.modeling.postprocess import Postprocess, SelectDetections
+from frcnn.modeling.roi_sampling import candidate_boxes, sample_rois, sampling_counts
 from frcnn.modeling.roles import (
     ROI_HEADS,
     BoxHead,
@@ -42,14 +44,11 @@ class BoxROIHeads(ROIHeads):
         append_gt: bool,
     ) -> None:
         super().__init__()
-        unknown = [name for name in in_features if name not in feature_shapes]
-        if unknown or not in_features:
-            raise ValueError(f"in_features must be some of {', '.join(feature_shapes)}, got {list(in_features)}")
+        shapes = dict(zip(in_features, shapes_of(in_features, feature_shapes), strict=True))
         self.num_classes = num_classes
         self.append_gt = append_gt
-        self.box_roi_pool = pooler({name: feature_shapes[name] for name in in_features})
-        self.postprocess = postprocess
-        self.nms = postprocess.nms  # as a child it moves with the model, and hooks can see it
+        self.box_roi_pool = pooler(shapes)
+        self.postprocess = SelectDetections(postprocess)
         built = {name: branch(feature_shapes, num_classes) for name, branch in branches.items()}
         self.branches = cast(Mapping[str, ROIBranch], nn.ModuleDict(built))
 

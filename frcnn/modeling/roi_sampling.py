@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from frcnn.modeling.modes import unobserved
 from frcnn.modeling.roles import BoxPredictor, Sampler
 from frcnn.structures import POSITIVE_LABEL, Batch, Candidates, Matches, Proposals, Rois, Targets
 
 RunHead = Callable[[Sequence[Tensor]], tuple[Tensor, Tensor]]
 """B x boxes [r, 4] -> class_logits [R, num_logits], deltas [R, 4K or 4]."""
-
-
-@contextmanager
-def unobserved(*modules: nn.Module) -> Iterator[None]:
-    """Runs modules without a trace: no gradient, no statistics updated, no dropout, no synchronised norm waiting."""
-    children = {child: child.training for module in modules for child in module.modules()}
-    try:
-        for module in modules:
-            module.eval()
-        with torch.no_grad():
-            yield
-    finally:
-        for child, training in children.items():
-            child.training = training
 
 
 def candidate_boxes(proposals: Sequence[Proposals], targets: Sequence[Targets], append_gt: bool) -> list[Tensor]:
@@ -64,12 +50,7 @@ def sample_rois(
         B Rois, positives first; `index` counts within the image's candidates.
     """
     assert batch.targets is not None
-    sizes = [len(boxes) for boxes in boxes_per_image]
-
-    @functools.cache
-    def outputs() -> list[tuple[Tensor, Tensor]]:
-        class_logits, deltas = run_head(boxes_per_image)
-        return list(zip(class_logits.split(sizes), deltas.split(sizes), strict=True))
+    outputs = _computed_once(run_head, boxes_per_image)
 
     def sample(image: int, boxes: Tensor, targets: Targets) -> Rois:
         candidates = Candidates([boxes], lambda: box_predictor.predictions(*outputs()[image], boxes))
@@ -83,10 +64,19 @@ def sample_rois(
         positive, negative = sampler(matches, hardness, batch.draw.generator(image, purpose, boxes.device))
         return labelled.select(torch.cat((positive, negative)))
 
-    return [
-        sample(image, boxes, targets)
-        for image, (boxes, targets) in enumerate(zip(boxes_per_image, batch.targets, strict=True))
-    ]
+    return list(map(sample, range(len(batch)), boxes_per_image, batch.targets))
+
+
+def _computed_once(run_head: RunHead, boxes_per_image: Sequence[Tensor]) -> Callable[[], list[tuple[Tensor, Tensor]]]:
+    """A function that gives the class logits and deltas of each image, and runs the head when it is first called."""
+
+    @functools.cache
+    def outputs() -> list[tuple[Tensor, Tensor]]:
+        class_logits, deltas = run_head(boxes_per_image)
+        sizes = [len(boxes) for boxes in boxes_per_image]
+        return list(zip(class_logits.split(sizes), deltas.split(sizes), strict=True))
+
+    return outputs
 
 
 def label_candidates(boxes: Tensor, matches: Matches, targets: Targets, num_classes: int) -> Rois:

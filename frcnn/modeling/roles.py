@@ -52,7 +52,10 @@ class Detector(Role):
 
 
 class Backbone(Role):
-    """() | images [B, 3, H, W] -> {name: [B, C, H/s, W/s]}."""
+    """() | images [B, 3, H, W] -> {name: [B, C, H/s, W/s]}. Sides that the stride does not divide are rounded up.
+
+    `size_divisibility` is what the sides of the padded images must be multiples of; most backbones take any size.
+    """
 
     feature_shapes: FeatureShapes
     size_divisibility: int = 1
@@ -128,8 +131,8 @@ class Matcher(Role):
 class Sampler(Role):
     """() | (matches, hardness, generator) -> positive, negative index tensors.
 
-    `hardness` is a function that gives the current loss of each candidate [N] when called; a sampler that does not call it pays
-    nothing for it. It runs without gradient and updates no statistics.
+    `hardness` is a function that gives the current loss of each candidate [N] when called, of its class and, if positive, of its
+    box, both weighted; a sampler that does not call it pays nothing for it. It runs without gradient and updates no statistics.
     """
 
     batch_size_per_image: int | None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
@@ -12,6 +11,9 @@ from torch import Tensor
 
 from frcnn.config import Factory
 from frcnn.distributed import mean_over_processes, world_size
+from frcnn.modeling.features import shapes_of
+from frcnn.modeling.modes import unobserved
+from frcnn.modeling.proposals import RankAnchors, SuppressProposals, TrainTest
 from frcnn.modeling.roles import (
     NMS,
     PROPOSAL_GENERATORS,
@@ -26,31 +28,11 @@ from frcnn.modeling.roles import (
     RPNOutput,
     Sampler,
 )
-from frcnn.ops.boxes import BoxCoder, clip_boxes, large_mask
-from frcnn.ops.dense import flatten_map, gather_from_map
+from frcnn.ops.boxes import BoxCoder
+from frcnn.ops.dense import flatten_map
 from frcnn.structures import POSITIVE_LABEL, Batch, Candidates, Matches, Predictions, Proposals, Targets
 
 OBJECT, NO_OBJECT = 0, 1  # the classes of a class loss with one class
-
-
-@dataclass(frozen=True)
-class TrainTest:
-    """A number for training mode and one for evaluation mode.
-
-    Args:
-        train: in training mode.
-        test: in evaluation mode.
-    """
-
-    train: int
-    test: int
-
-    def __post_init__(self) -> None:
-        if self.train < 1 or self.test < 1:
-            raise ValueError(f"train and test must be at least 1, got {self.train} and {self.test}")
-
-    def at(self, training: bool) -> int:
-        return self.train if training else self.test
 
 
 @PROPOSAL_GENERATORS.register
@@ -104,15 +86,6 @@ class RegionProposalNetwork(ProposalGenerator):
     ) -> None:
         super().__init__()
         in_channels, strides = _common_channels_and_strides(feature_shapes, in_features)
-        if loss_normalizer == "quota" and sampler.batch_size_per_image is None:
-            raise ValueError(
-                f"loss_normalizer 'quota' needs a sampler's batch_size_per_image, {type(sampler).__name__} has none: "
-                "use 'sampled' or 'positive'"
-            )
-        if min_size < 0:
-            raise ValueError(f"min_size must be at least 0, got {min_size}")
-        if not 0 <= score_thresh <= 1:
-            raise ValueError(f"score_thresh must be in [0, 1], got {score_thresh}")
         self.in_features = tuple(in_features)
         self.anchor_generator = anchor_generator(strides)
         self.head = head(in_channels, self.anchor_generator.num_anchors)
@@ -121,19 +94,17 @@ class RegionProposalNetwork(ProposalGenerator):
         self.box_coder = box_coder
         self.objectness_loss = objectness_loss(1)
         self.box_loss = box_loss
-        self.nms = nms
-        self.pre_nms_top_n = pre_nms_top_n
-        self.post_nms_top_n = post_nms_top_n
         self.loss_normalizer = loss_normalizer
-        self.min_size = min_size
-        self.min_size_inclusive = min_size_inclusive
-        self.score_thresh = score_thresh
-        self.nms_on = nms_on
-        if self.objectness_loss.num_logits != 1:
-            raise ValueError(
-                f"objectness_loss must have one logit per anchor, {type(self.objectness_loss).__name__} has "
-                f"{self.objectness_loss.num_logits}: use BinaryCrossEntropy or another sigmoid loss"
-            )
+        _check_losses(self.objectness_loss, loss_normalizer, sampler)
+        self.rank = RankAnchors(box_coder, pre_nms_top_n)
+        self.suppress = SuppressProposals(
+            nms,
+            post_nms_top_n,
+            min_size=min_size,
+            min_size_inclusive=min_size_inclusive,
+            score_thresh=score_thresh,
+            nms_on=nms_on,
+        )
 
     def forward(self, features: Features, batch: Batch) -> tuple[list[Proposals], dict[str, Tensor]]:
         maps = [features[name] for name in self.in_features]
@@ -200,7 +171,7 @@ class RegionProposalNetwork(ProposalGenerator):
             batch: with targets.
         """
         assert batch.targets is not None
-        samples = [self._sample(output, image, match, batch) for image, match in enumerate(matches)]
+        samples = [self._sample(output, anchors, matches[image], batch, image) for image in range(len(batch))]
         logits, deltas = self.head.at(maps, output, [torch.cat(sample) for sample in samples])  # [n], [n, 4]
         is_positive = torch.cat([_positives_first(positive, negative) for positive, negative in samples])  # [n]
         boxes = torch.cat(list(anchors))[torch.cat([positive for positive, _ in samples])]  # [p, 4]
@@ -220,16 +191,29 @@ class RegionProposalNetwork(ProposalGenerator):
         }
 
     @torch.no_grad()
-    def _sample(self, output: RPNOutput, image: int, matches: Matches, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _sample(
+        self, output: RPNOutput, anchors: Sequence[Tensor], matches: Matches, batch: Batch, image: int
+    ) -> tuple[Tensor, Tensor]:
         """Indices of the positive and of the negative anchors of one image that the losses see."""
+        assert batch.targets is not None
+        gt_boxes = batch.targets[image].boxes
 
-        @torch.no_grad()
         def hardness() -> Tensor:
-            logits, _ = self.concat_box_prediction_layers(_one_image(output, image))  # [N, 1]
-            classes = torch.where(matches.labels == POSITIVE_LABEL, OBJECT, NO_OBJECT)
-            return self.objectness_loss(logits, classes)
+            with unobserved(self.objectness_loss, self.box_loss):  # a loss may count what it is shown
+                return self._hardness(_one_image(output, image), torch.cat(list(anchors)), matches, gt_boxes)
 
         return self.sampler(matches, hardness, batch.draw.generator(image, "rpn", matches.labels.device))
+
+    def _hardness(self, output: RPNOutput, anchors: Tensor, matches: Matches, gt_boxes: Tensor) -> Tensor:
+        """[N]: what each anchor of one image would add to the losses; only positives are encoded here too."""
+        logits, deltas = self.concat_box_prediction_layers(output)  # [N, 1], [N, 4]
+        is_positive = matches.labels == POSITIVE_LABEL  # [N]
+        positive = torch.nonzero(is_positive).squeeze(1)  # [p]
+        objectness_loss = self.objectness_loss(logits, torch.where(is_positive, OBJECT, NO_OBJECT))  # [N]
+        matched = gt_boxes[matches.gt_index[positive]]  # [p, 4]
+        box_loss = self.box_loss(self.box_coder, anchors[positive], deltas[positive], matched)  # [p]
+        hardness = objectness_loss * self.objectness_loss.loss_weight
+        return hardness.index_add(0, positive, box_loss * self.box_loss.loss_weight)
 
     def _normalizer(self, is_positive: Tensor, num_images: int) -> Tensor | float:
         """What the losses are divided by; a count is the mean over the processes, and at least one in all of them."""
@@ -256,56 +240,27 @@ class RegionProposalNetwork(ProposalGenerator):
         Returns:
             B Proposals of at most `post_nms_top_n`, best first.
         """
-        ranked = self._rank(anchors, output)
-        return [
-            self._suppress(Proposals(*(value[image] for value in ranked)), size)
-            for image, size in enumerate(image_sizes)
-        ]
+        ranked = self.rank(anchors, output)
+        return [self.suppress(*image)[0] for image in zip(ranked, image_sizes, strict=True)]
 
-    def _rank(self, anchors: Sequence[Tensor], output: RPNOutput) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Boxes [B, P, 4], logits, level and index [B, P] of the `pre_nms_top_n` best anchors of each level."""
-        first = 0
-        ranked_per_level = []
-        for level, (objectness, deltas) in enumerate(zip(output.objectness, output.deltas, strict=True)):
-            logits = flatten_map(objectness).squeeze(-1).float()  # [B, N_l]
-            count = min(self.pre_nms_top_n.at(self.training), logits.shape[1])
-            logits, index = logits.topk(count)  # [B, k] each
-            image = torch.arange(len(logits), device=logits.device)[:, None]
-            boxes = self.box_coder.decode(anchors[level][index], gather_from_map(deltas, 4, image, index))  # [B, k, 4]
-            ranked_per_level.append((boxes, logits, torch.full_like(index, level), index + first))
-            first += len(anchors[level])
-        boxes, logits, levels, indices = (torch.cat(values, dim=1) for values in zip(*ranked_per_level, strict=True))
-        return boxes, logits, levels, indices
 
-    def _suppress(self, ranked: Proposals, image_size: tuple[int, int]) -> Proposals:
-        """Clips, drops what is empty, improbable or not finite, and applies NMS to one image."""
-        boxes = clip_boxes(ranked.boxes, image_size)
-        probability = ranked.objectness.sigmoid()
-        finite = boxes.isfinite().all(dim=1) & ranked.objectness.isfinite()
-        large = large_mask(boxes, self.min_size, self.min_size_inclusive)
-        kept = torch.nonzero(finite & large & (probability >= self.score_thresh)).squeeze(1)
-        boxes, level = boxes[kept], ranked.level[kept]
-        scores = probability[kept] if self.nms_on == "probability" else ranked.objectness[kept]
-        index, _ = self.nms(boxes, scores, level)
-        index = index[: self.post_nms_top_n.at(self.training)]
-        return Proposals(
-            boxes=boxes[index],
-            objectness=ranked.objectness[kept][index],
-            level=level[index],
-            index=ranked.index[kept][index],
+def _check_losses(objectness_loss: ClassLoss, loss_normalizer: str, sampler: Sampler) -> None:
+    if loss_normalizer == "quota" and sampler.batch_size_per_image is None:
+        raise ValueError(
+            f"loss_normalizer 'quota' needs a sampler's batch_size_per_image, {type(sampler).__name__} has none: "
+            "use 'sampled' or 'positive'"
+        )
+    if objectness_loss.num_logits != 1:
+        raise ValueError(
+            f"objectness_loss must have one logit per anchor, {type(objectness_loss).__name__} has "
+            f"{objectness_loss.num_logits}: use BinaryCrossEntropy or another sigmoid loss"
         )
 
 
 def _common_channels_and_strides(
     feature_shapes: FeatureShapes, in_features: Sequence[str]
 ) -> tuple[int, tuple[int, ...]]:
-    missing = [name for name in in_features if name not in feature_shapes]
-    if missing or not in_features:
-        wrong = (
-            f"has {', '.join(missing)}, which is none of the feature maps" if missing else "must name feature maps of"
-        )
-        raise ValueError(f"in_features {wrong} {', '.join(feature_shapes)}")
-    shapes = [feature_shapes[name] for name in in_features]
+    shapes = shapes_of(in_features, feature_shapes)
     widths = sorted({shape.channels for shape in shapes})
     if len(widths) != 1:
         raise ValueError(

@@ -15,8 +15,9 @@ from frcnn.modeling.necks.fpn import FPN
 from frcnn.modeling.nms import NMS
 from frcnn.modeling.poolers import ROIAlign
 from frcnn.modeling.postprocess import Postprocess
+from frcnn.modeling.proposals import TrainTest
 from frcnn.modeling.roi_heads import StandardROIHeads
-from frcnn.modeling.rpn import RegionProposalNetwork, TrainTest
+from frcnn.modeling.rpn import RegionProposalNetwork
 from frcnn.modeling.rpn_head import ConvRPNHead
 from frcnn.modeling.samplers import BalancedPositiveNegativeSampler, OHEMSampler
 from frcnn.ops.boxes import BoxCoder

@@ -77,7 +77,7 @@ def test_in_features_choose_the_levels():
     [
         (
             {"in_features": ("res2", "res6")},
-            r"FPN needs features out of res2, res3, res4; it was given \['res2', 'res6'\]",
+            r"in_features has res6, which is none of the feature maps res2, res3, res4",
         ),
         ({"in_features": ("res3", "res2")}, r"fine to coarse, but \['res3', 'res2'\] have strides \[8, 4\]"),
         ({"top_block": "p8"}, "top_block must be pool, p6p7 or null, got 'p8'"),

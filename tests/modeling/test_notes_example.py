@@ -9,8 +9,8 @@ from frcnn.experiment import read_config
 from frcnn.structures import Batch, Targets
 
 YAML = Path(__file__).parents[2] / "configs" / "notes" / "faster_rcnn_mobilenet_v2.yaml"
-SIZES = [(800, 1248), (770, 1230)]
-PARTS = ("head", "anchor_generator", "matcher", "sampler", "nms")
+SIZES = [(800, 1242), (770, 1230)]
+PARTS = ("head", "anchor_generator", "matcher", "sampler", "suppress.nms")
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def calls(model):
         return lambda module, inputs, output: calls[name].append((inputs, output))
 
     rpn = model.proposal_generator
-    modules = {name: getattr(rpn, name) for name in PARTS}
+    modules = {name: rpn.get_submodule(name) for name in PARTS}
     modules |= {"rpn": rpn, "box_roi_pool": model.roi_heads.box_roi_pool}
     handles = [module.register_forward_hook(keep(name)) for name, module in modules.items()]
     boxes = torch.tensor([[100.0, 100.0, 400.0, 360.0], [700.0, 80.0, 760.0, 150.0]])
@@ -75,9 +75,9 @@ def test_256_anchors_are_sampled_and_at_most_half_of_them_are_positive(calls):
 
 
 def test_filter_proposals_keeps_at_most_2000_before_and_after_nms(model, calls):
-    assert model.proposal_generator.nms.iou_threshold == 0.7
+    assert model.proposal_generator.suppress.nms.iou_threshold == 0.7
     ((_, (proposals, _)),) = calls["rpn"]
-    for (inputs, _), kept, (height, width) in zip(calls["nms"], proposals, SIZES, strict=True):
+    for (inputs, _), kept, (height, width) in zip(calls["suppress.nms"], proposals, SIZES, strict=True):
         assert 1500 < len(inputs[0]) <= 2000
         assert 0 < len(kept.boxes) <= len(inputs[0])
         assert (kept.boxes >= 0).all()

@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from frcnn.modeling.nms import NMS
-from frcnn.modeling.postprocess import Postprocess
+from frcnn.modeling.postprocess import Postprocess, SelectDetections
 from frcnn.structures import ScoredBoxes
 
 
 def make(**options):
-    return Postprocess(nms=NMS(iou_threshold=0.5), **options)
+    return SelectDetections(Postprocess(nms=NMS(iou_threshold=0.5), **options))
 
 
 def test_by_hand():

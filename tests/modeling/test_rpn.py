@@ -19,8 +19,9 @@ from frcnn.modeling.losses import (
 )
 from frcnn.modeling.matchers import ATSSMatcher, IoUMatcher
 from frcnn.modeling.nms import NMS
+from frcnn.modeling.proposals import TrainTest
 from frcnn.modeling.roles import Matcher, RPNHead, RPNOutput
-from frcnn.modeling.rpn import RegionProposalNetwork, TrainTest
+from frcnn.modeling.rpn import RegionProposalNetwork
 from frcnn.modeling.rpn_head import ConvRPNHead
 from frcnn.modeling.samplers import AllSampler, BalancedPositiveNegativeSampler, OHEMSampler
 from frcnn.ops.boxes import BoxCoder
@@ -146,6 +147,49 @@ def test_hard_examples():
     _, losses = rpn(features, make_batch((16, 64), [(16, 64)], [[[0, 0, 16, 16]]]))
     expected = (math.log(2) + math.log(1 + math.exp(2))) / 2
     assert losses["loss_objectness"].item() == pytest.approx(expected)
+
+
+def test_hardness_is_the_loss_of_the_class_and_of_the_box_without_a_trace():
+    # Anchors 0 and 1 are positive with the same logit; the box of anchor 1 is off by 5 in every delta, weighted twice.
+    class Watched(L1Loss):
+        def forward(self, *args):
+            watched.append((self.training, torch.is_grad_enabled()))
+            return super().forward(*args)
+
+    class Asking(AllSampler):
+        def forward(self, matches, hardness, generator):
+            asked.append(hardness())
+            return super().forward(matches, hardness, generator)
+
+    watched, asked = [], []
+    rpn, features = row_rpn(
+        [0.0, 0.0, -1.0],
+        [[0.0] * 4, [5.0] * 4, [9.0] * 4],
+        sampler=Asking(),
+        box_loss=Watched(loss_weight=2),
+        loss_normalizer="sampled",
+    )
+    batch = make_batch((16, 48), [(16, 48)], [[[0, 0, 16, 16], [16, 0, 32, 16]]])
+    rpn.train()(features, batch)
+    expected = [math.log(2), math.log(2) + 2 * 20, math.log(1 + math.exp(-1))]
+    assert asked[0].tolist() == pytest.approx(expected)
+    assert not asked[0].requires_grad
+    assert watched == [(False, False), (True, True)]
+
+
+def test_hooks_can_follow_an_anchor_through_the_steps():
+    # As below: of the anchors 3, 2, 1 and 0 in this order, 3 lies outside, and 1 is suppressed by 2.
+    rpn, features = row_rpn([1.0, 2.0, 3.0, 4.0], [[0.0] * 4, [1.0, 0.0, 0.0, 0.0], [0.0] * 4, [0.0] * 4])
+    seen = {}
+    for name in ("rank", "suppress", "suppress.nms"):
+        rpn.get_submodule(name).register_forward_hook(
+            lambda module, inputs, output, name=name: seen.update({name: output})
+        )
+    rpn.eval()(features, make_batch((16, 64), [(16, 44)]))
+    assert [ranked.index.tolist() for ranked in seen["rank"]] == [[3, 2, 1, 0]]
+    proposals, row = seen["suppress"]
+    assert (row.tolist(), proposals.index.tolist()) == ([1, 3], [2, 0])
+    assert seen["suppress.nms"][0].tolist() == [0, 2]
 
 
 def test_proposals_by_hand():

@@ -16,10 +16,11 @@ from frcnn.modeling.necks import FPN
 from frcnn.modeling.nms import NMS
 from frcnn.modeling.poolers import ROIAlign
 from frcnn.modeling.postprocess import Postprocess
+from frcnn.modeling.proposals import TrainTest
 from frcnn.modeling.res5_roi_heads import Res5ROIHeads
 from frcnn.modeling.roi_heads import StandardROIHeads
 from frcnn.modeling.roles import Sampler
-from frcnn.modeling.rpn import RegionProposalNetwork, TrainTest
+from frcnn.modeling.rpn import RegionProposalNetwork
 from frcnn.modeling.rpn_head import ConvRPNHead
 from frcnn.ops.boxes import BoxCoder
 from frcnn.structures import BACKGROUND_LABEL, POSITIVE_LABEL

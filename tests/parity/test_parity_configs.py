@@ -44,6 +44,21 @@ def build(name: str, num_classes: int, *overrides: str) -> nn.Module:
     return read_config(CONFIGS / f"{name}.yaml", list(overrides)).build().model(num_classes)
 
 
+@pytest.mark.parametrize(
+    ("name", "divisor"),
+    [
+        ("coco/faster_rcnn_R_50_FPN_1x", 32),
+        ("coco/faster_rcnn_R_50_C4_1x", 1),
+        ("coco/faster_rcnn_R_50_DC5_1x", 1),
+        ("torchvision/fasterrcnn_resnet50_fpn", 32),
+        ("notes/faster_rcnn_mobilenet_v2", 32),
+    ],
+)
+def test_images_are_padded_to_a_multiple(name, divisor):
+    with torch.device("meta"):
+        assert build(name, 3).size_divisibility == divisor
+
+
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_torchvision_yaml_and_python_agree(name):
     norm, options = TORCHVISION[name]

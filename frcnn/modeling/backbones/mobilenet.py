@@ -8,7 +8,7 @@ from typing import Literal, cast, get_args
 from torch import Tensor, nn
 from torchvision.models import mobilenet_v2, mobilenet_v3_large, mobilenet_v3_small
 
-from frcnn.modeling.backbones.features import check_out_features
+from frcnn.modeling.features import check_out_features
 from frcnn.modeling.layers import NormName, freeze, make_norm
 from frcnn.modeling.roles import BACKBONES, Backbone
 from frcnn.structures import FeatureShape
@@ -43,7 +43,6 @@ class _MobileNet(Backbone):
             names[stage]: FeatureShape(cast(int, layers[starts[stage]].out_channels), strides[stage])
             for stage in wanted
         }
-        self.size_divisibility = max(shape.stride for shape in self.feature_shapes.values())
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         features = {}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal, get_args
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from frcnn.modeling.backbones.features import check_out_features
+from frcnn.modeling.features import check_out_features
 from frcnn.modeling.layers import ConvNorm, NormName, freeze
 from frcnn.modeling.roles import BACKBONES, Backbone
 from frcnn.structures import FeatureShape
@@ -34,7 +35,6 @@ class BasicBlock(nn.Module):
         dilation: distance between the taps of both convolutions.
         norm: name of the norm layers.
         norm_eps: added to the norms' variance.
-        stride_in_1x1: ignored, there is no 1x1 convolution.
     """
 
     expansion = 1
@@ -48,7 +48,6 @@ class BasicBlock(nn.Module):
         dilation: int,
         norm: NormName,
         norm_eps: float,
-        stride_in_1x1: bool = False,
     ) -> None:
         super().__init__()
         self.shortcut: ConvNorm | None = None
@@ -149,10 +148,12 @@ class ResNetStage(nn.Sequential):
             raise ValueError(f"depth must be one of {', '.join(map(str, BLOCKS_PER_STAGE))}, got {depth}")
         if stage not in (2, 3, 4, 5):
             raise ValueError(f"stage must be 2, 3, 4 or 5, got {stage}")
-        block = BasicBlock if depth < 50 else BottleneckBlock
+        is_basic = depth < 50
+        block = BasicBlock if is_basic else partial(BottleneckBlock, stride_in_1x1=stride_in_1x1)
+        expansion = BasicBlock.expansion if is_basic else BottleneckBlock.expansion
         width = stem_channels * 2 ** (stage - 2)
-        self.in_channels = stem_channels if stage == 2 else width // 2 * block.expansion
-        self.out_channels = width * block.expansion
+        self.in_channels = stem_channels if stage == 2 else width // 2 * expansion
+        self.out_channels = width * expansion
         super().__init__(
             *(
                 block(
@@ -162,7 +163,6 @@ class ResNetStage(nn.Sequential):
                     dilation=dilation,
                     norm=norm,
                     norm_eps=norm_eps,
-                    stride_in_1x1=stride_in_1x1,
                 )
                 for i in range(BLOCKS_PER_STAGE[depth][stage - 2])
             )
@@ -239,7 +239,6 @@ class ResNet(Backbone):
 
         self.part_names = tuple(shapes)
         self.feature_shapes = {name: shapes[name] for name in names if name in out_features}
-        self.size_divisibility = max(shape.stride for shape in self.feature_shapes.values())
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         features = {}

@@ -8,6 +8,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from frcnn.modeling.features import shapes_of
 from frcnn.modeling.layers import ConvNorm, NormName
 from frcnn.modeling.roles import NECKS, Features, FeatureShapes, Neck
 from frcnn.structures import FeatureShape
@@ -59,7 +60,7 @@ class FPN(Neck):
 
         strides = [shape.stride for shape in shapes]
         # Padding images to the coarsest input's stride keeps every level exactly twice as coarse as the one below.
-        self.size_divisibility = strides[-1]
+        self.size_divisibility = max(strides)
         strides += [strides[-1] * 2 ** (i + 1) for i in range(len(self.top_block.levels))]
         names = (*self.levels, *self.top_block.levels)
         self.feature_shapes = {
@@ -122,10 +123,7 @@ def _make_top_block(name: str | None, last_number: int, in_channels: int, out_ch
 
 
 def _fine_to_coarse(names: tuple[str, ...], feature_shapes: FeatureShapes) -> list[FeatureShape]:
-    missing = [name for name in names if name not in feature_shapes]
-    if missing or not names:
-        raise ValueError(f"FPN needs features out of {', '.join(feature_shapes)}; it was given {list(names)}")
-    shapes = [feature_shapes[name] for name in names]
+    shapes = shapes_of(names, feature_shapes)
     strides = [shape.stride for shape in shapes]
     if strides != sorted(strides):
         raise ValueError(f"FPN needs its in_features fine to coarse, but {list(names)} have strides {strides}")

@@ -1,0 +1,42 @@
+"""The checks that parts make of the feature maps they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from frcnn.modeling.roles import FeatureShapes
+from frcnn.structures import FeatureShape
+
+
+def check_out_features(chosen: Sequence[str], names: Sequence[str]) -> None:
+    """Refuses an empty choice, an unknown name, and a name given twice.
+
+    Args:
+        chosen: what the user asked for.
+        names: what the backbone has.
+
+    Raises:
+        ValueError: with the names to choose from.
+    """
+    if not chosen or not set(chosen) <= set(names) or len(set(chosen)) < len(chosen):
+        raise ValueError(f"out_features must be different names out of {', '.join(names)}, got {list(chosen)}")
+
+
+def shapes_of(in_features: Sequence[str], feature_shapes: FeatureShapes) -> list[FeatureShape]:
+    """The shapes of the maps that a part reads, in its order.
+
+    Args:
+        in_features: the names it was given.
+        feature_shapes: what there is.
+
+    Raises:
+        ValueError: no name, or one that is not there.
+    """
+    missing = [name for name in in_features if name not in feature_shapes]
+    if missing:
+        raise ValueError(
+            f"in_features has {', '.join(missing)}, which is none of the feature maps {', '.join(feature_shapes)}"
+        )
+    if not in_features:
+        raise ValueError(f"in_features must name feature maps of {', '.join(feature_shapes)}")
+    return [feature_shapes[name] for name in in_features]
