@@ -63,6 +63,15 @@ def all_gather_objects(value: Any) -> list[Any]:
     return values
 
 
+def gather_objects(value: Any) -> list[Any]:
+    """One value of each process, in the order of their ranks, on the main process; an empty list on the others."""
+    if not is_active():
+        return [value]
+    values: list[Any] = [None] * world_size() if is_main() else []
+    dist.gather_object(value, values if is_main() else None)
+    return values
+
+
 def broadcast_object(value: Any, source: int = 0) -> Any:
     if not is_active():
         return value
@@ -82,3 +91,13 @@ def mean_over_processes(value: torch.Tensor) -> torch.Tensor:
         dist.all_reduce(value)
         value /= world_size()
     return value
+
+
+def broadcast_buffers(module: torch.nn.Module) -> None:
+    """Gives every process the buffers of the first one, such as the running statistics of batch norms.
+
+    Each process has counted its own images into them, so without this every process would evaluate another model.
+    """
+    if is_active():
+        for buffer in module.buffers():
+            dist.broadcast(buffer, src=0)

@@ -105,11 +105,20 @@ class Matches:
 
 @dataclass(frozen=True)
 class DrawKey:
-    """What every random draw of a training step depends on: the seed, the iteration, the image's place in the global batch."""
+    """What every random draw depends on: in training the seed, the iteration and the image's place in the global batch.
+
+    Args:
+        seed: of the run.
+        iteration: of the training.
+        first_image: the place of this process's first image in the global batch.
+        images: B numbers that stand for the images instead of their places. Test batches have the images' ids here, so
+            that what is drawn for an image depends neither on the size of its batch nor on the number of processes.
+    """
 
     seed: int = 0
     iteration: int = 0
     first_image: int = 0
+    images: tuple[int, ...] | None = None
 
     def generator(self, image: int, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
         """A generator of its own for one image and purpose ("rpn", "roi_heads.0", ...).
@@ -124,8 +133,15 @@ class DrawKey:
 
     def number(self, image: int, purpose: str) -> int:
         """The seed behind `generator`: 63 bits that differ for every image, step and purpose."""
-        text = f"{self.seed}/{self.iteration}/{self.first_image + image}/{purpose}"
+        place = self.first_image + image if self.images is None else self.images[image]
+        text = f"{self.seed}/{self.iteration}/{place}/{purpose}"
         return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
+
+    def part(self, start: int, stop: int) -> DrawKey:
+        """The key of the images start..stop - 1 of the batch, who keep their draws."""
+        if self.images is not None:
+            return replace(self, images=self.images[start:stop])
+        return replace(self, first_image=self.first_image + start)
 
 
 @dataclass(frozen=True)
@@ -140,7 +156,7 @@ class Batch:
         image_ids: B ids as in the data set.
         targets: B Targets, or None when predicting.
         proposals: B x [P, 4] precomputed proposals, or None.
-        draw: the key of the step's random draws.
+        draw: the key of the random draws.
     """
 
     images: Sequence[Tensor] | Tensor
@@ -199,16 +215,10 @@ class Batch:
                 image_ids=cut(self.image_ids, start),
                 targets=cut(self.targets, start),
                 proposals=cut(self.proposals, start),
-                draw=replace(self.draw, first_image=self.draw.first_image + start),
+                draw=self.draw.part(start, start + size),
             )
             for start in range(0, len(self), size)
         ]
-
-    def pin_memory(self) -> Batch:
-        """Called by the data loader's pinning thread."""
-        if isinstance(self.images, Tensor):
-            return replace(self, images=self.images.pin_memory())
-        return replace(self, images=[image.pin_memory() for image in self.images])
 
 
 @dataclass(frozen=True)

@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from frcnn.distributed import all_gather_objects
-from frcnn.structures import Batch, Detections, Output
-
-T = TypeVar("T")
-AMP_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+from frcnn.distributed import all_gather_objects, gather_objects
+from frcnn.modeling.modes import evaluation_mode
+from frcnn.precision import Amp, autocast
+from frcnn.structures import Batch, Detections, DrawKey, Output
 
 
 @dataclass(frozen=True)
 class InferenceResult:
-    """What a detector said of a data set; the same on every process.
+    """What a detector said of a data set.
 
     Args:
-        detections: image id -> Detections on the CPU, in the pixels of the original images; each image once.
-        losses: name -> the mean over images; empty unless they were asked for.
-        data_seconds: waiting for batches, on this process.
-        model_seconds: computing, on this process.
+        detections: image id -> Detections on the CPU, in the pixels of the original images; each image once; empty on
+            processes other than the main one.
+        losses: name -> the mean over images, the same on every process; empty unless they were asked for.
     """
 
     detections: dict[int, Detections]
     losses: dict[str, float]
-    data_seconds: float
-    model_seconds: float
 
 
 def run_inference(
@@ -40,13 +34,17 @@ def run_inference(
     loader: Iterable[Batch],
     device: torch.device | str,
     *,
-    amp: Literal["off", "bf16", "fp16"] = "off",
+    amp: Amp = "off",
     with_losses: bool = False,
 ) -> InferenceResult:
     """Runs a detector over every batch of a loader, in evaluation mode, and gathers what all processes found.
 
     The training mode of every module is afterwards as it was before, one by one: a BatchNorm that is kept in evaluation
     mode inside a detector in training stays so.
+
+    Anchors and ROIs are drawn for each image by its id. A loss is the mean over batches, weighted by their images, and a
+    batch divides by its own count of ROIs (or anchors, unless the normaliser is the quota) and pads to its largest
+    image: only those two make a validation loss depend on how images are put together.
 
     Args:
         detector: a Detector, already on `device`.
@@ -58,35 +56,20 @@ def run_inference(
     device = torch.device(device)
     detections: dict[int, Detections] = {}
     losses = _LossSums()
-    data_seconds, model_seconds = 0.0, 0.0
-    with evaluation_mode(detector), torch.inference_mode(), _autocast(device, amp):
-        for batch, waited in _timed(loader):
-            started = time.perf_counter()
+    with evaluation_mode(detector), torch.inference_mode(), autocast(amp, device):
+        for batch in loader:
+            batch = replace(batch, draw=DrawKey(images=tuple(batch.image_ids)))
             batch = (batch if with_losses else replace(batch, targets=None)).to(device, non_blocking=True)
             output: Output = detector(batch)
-            detections.update(_by_image(batch, output))  # copies to the CPU, and so waits for an accelerator
+            detections.update(_by_image(batch, output))
             losses.add(output.losses if with_losses else {}, len(batch))
-            data_seconds += waited
-            model_seconds += time.perf_counter() - started
     gathered: dict[int, Detections] = {}
+    for others in gather_objects(detections):
+        gathered = {**others, **gathered}  # the first process that has an image wins, where a sampler pads the shares
     loss_sums = _LossSums()
-    for other_detections, other_losses in all_gather_objects((detections, losses.on_cpu())):
-        # the first process that has an image wins, where a sampler pads the shares to one length
-        gathered = {**other_detections, **gathered}
+    for other_losses in all_gather_objects(losses.on_cpu()):
         loss_sums.merge(other_losses)
-    return InferenceResult(gathered, loss_sums.means(), data_seconds, model_seconds)
-
-
-@contextmanager
-def evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside the block; afterwards each submodule has the mode that it had before."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training
+    return InferenceResult(gathered, loss_sums.means())
 
 
 class _LossSums:
@@ -117,20 +100,6 @@ class _LossSums:
 
     def means(self) -> dict[str, float]:
         return {name: value.item() / self.images[name] for name, value in self.sums.items()}
-
-
-def _autocast(device: torch.device, amp: str) -> torch.autocast:
-    if amp != "off" and amp not in AMP_DTYPES:
-        raise ValueError(f"amp must be off, bf16 or fp16, got {amp!r}")
-    return torch.autocast(device.type, dtype=AMP_DTYPES.get(amp, torch.bfloat16), enabled=amp != "off")
-
-
-def _timed(items: Iterable[T]) -> Iterator[tuple[T, float]]:
-    """Each item and the seconds it was waited for."""
-    started = time.perf_counter()
-    for item in items:
-        yield item, time.perf_counter() - started
-        started = time.perf_counter()
 
 
 def _by_image(batch: Batch, output: Output) -> dict[int, Detections]:
