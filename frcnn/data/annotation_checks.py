@@ -13,6 +13,9 @@ from frcnn.errors import UserError
 EXAMPLES = 3
 OVERHANG_TOLERANCE = 1.0
 
+Cause = tuple[str, np.ndarray, Callable[[int], str]]
+"""The fields of a `Fault`, the mask still with the annotations of earlier causes."""
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -70,6 +73,31 @@ def find_faults(columns: CocoColumns, image_index: np.ndarray, classes: np.ndarr
         image_index: [m], -1 where the image is unknown.
         classes: [m], -1 where the category is unknown.
     """
+    faults, seen = [], np.zeros(len(classes), bool)
+    for cause, mask, value in (*_wrong_ids(columns, image_index, classes), *_wrong_boxes(columns, image_index)):
+        if (mask & ~seen).any():
+            faults.append(Fault(cause, mask & ~seen, value))
+            seen |= mask
+    return faults
+
+
+def _wrong_ids(columns: CocoColumns, image_index: np.ndarray, classes: np.ndarray) -> list[Cause]:
+    category_ids = [category.id for category in columns.categories]
+    known_ids = f"one of {category_ids}" if len(category_ids) <= 10 else f"one of the {len(category_ids)} categories"
+
+    def image_id(i: int) -> str:
+        return f"image_id {columns.annotation_image_ids[i]}, expected one of the {len(columns.image_ids)} images"
+
+    def category_id(i: int) -> str:
+        return f"category_id {columns.annotation_category_ids[i]}, expected {known_ids}"
+
+    return [
+        ("with an unknown image", image_index < 0, image_id),
+        ("with an unknown category", classes < 0, category_id),
+    ]
+
+
+def _wrong_boxes(columns: CocoColumns, image_index: np.ndarray) -> list[Cause]:
     x, y, w, h = columns.bboxes.T
     height, width = columns.image_sizes[image_index].T
     with np.errstate(invalid="ignore", over="ignore"):
@@ -79,42 +107,21 @@ def find_faults(columns: CocoColumns, image_index: np.ndarray, classes: np.ndarr
         thin = (w <= 0) | (h <= 0) | (x2 <= x1) | (y2 <= y1)
         outside = (np.minimum(x2, width) <= np.maximum(x1, 0)) | (np.minimum(y2, height) <= np.maximum(y1, 0))
 
-    def bbox(index: int) -> str:
-        return f"bbox {columns.bboxes[index].tolist()}"
+    def finite(i: int) -> str:
+        return f"bbox {columns.bboxes[i].tolist()}, expected four finite numbers"
 
-    def image_size(index: int) -> str:
-        h, w = columns.image_sizes[image_index[index]]
-        return f"{bbox(index)}, expected a part of it inside the image, which is {w} wide and {h} high"
+    def positive(i: int) -> str:
+        return f"bbox {columns.bboxes[i].tolist()} (x, y, width, height), expected width > 0 and height > 0"
 
-    category_ids = [category.id for category in columns.categories]
-    known_ids = f"one of {category_ids}" if len(category_ids) <= 10 else f"one of the {len(category_ids)} categories"
-    causes: list[tuple[str, np.ndarray, Callable[[int], str]]] = [
-        (
-            "with an unknown image",
-            image_index < 0,
-            lambda i: (
-                f"image_id {columns.annotation_image_ids[i]}, expected one of the {len(columns.image_ids)} images"
-            ),
-        ),
-        (
-            "with an unknown category",
-            classes < 0,
-            lambda i: f"category_id {columns.annotation_category_ids[i]}, expected {known_ids}",
-        ),
-        ("with NaN or infinity in the box", not_finite, lambda i: f"{bbox(i)}, expected four finite numbers"),
-        (
-            "with width or height <= 0",
-            thin,
-            lambda i: f"{bbox(i)} (x, y, width, height), expected width > 0 and height > 0",
-        ),
-        ("wholly outside the image", outside, image_size),
+    def inside(i: int) -> str:
+        box, size = columns.bboxes[i].tolist(), f"{width[i]} wide and {height[i]} high"
+        return f"bbox {box}, expected a part of it inside the image, which is {size}"
+
+    return [
+        ("with NaN or infinity in the box", not_finite, finite),
+        ("with width or height <= 0", thin, positive),
+        ("wholly outside the image", outside, inside),
     ]
-    faults, seen = [], np.zeros(len(classes), bool)
-    for cause, mask, value in causes:
-        if (mask & ~seen).any():
-            faults.append(Fault(cause, mask & ~seen, value))
-            seen |= mask
-    return faults
 
 
 def describe_faults(columns: CocoColumns, faults: list[Fault]) -> str:

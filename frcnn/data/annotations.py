@@ -97,10 +97,6 @@ class AnnotationStore:
             iscrowd=columns["iscrowd"],
         )
 
-    def category_id_of(self, class_: int) -> int:
-        """The file's id of class 0..K-1."""
-        return self.categories[class_].id
-
     def segmentation(self, annotation: int) -> Any:
         """Polygons, RLE or None of object 0..m-1. Until asked for, it stays in the file as bytes.
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from frcnn import distributed
 from frcnn.data.roles import Dataset, Transform
-from frcnn.data.samples import SampleSource, WorkerInit
+from frcnn.data.samples import SampleSource
 from frcnn.data.stream import Draw, aspect_ratio_groups, batch_stream
 from frcnn.data.workers import WorkerOptions, deliver
 from frcnn.errors import UserError
@@ -31,8 +31,6 @@ class TrainLoader:
         aspect_ratio_grouping: whether a batch holds only images wider than high, or only others.
         pin_memory: whether batches lie in pinned memory, for copies to CUDA beside the computation.
         start_method: fork, spawn or forkserver; the platform's own if not given.
-        worker_init: called in workers that start without this process's modules (spawn, forkserver) before anything of
-            the data set is unpickled, such as to import what it needs. Must be picklable.
     """
 
     def __init__(
@@ -47,7 +45,6 @@ class TrainLoader:
         aspect_ratio_grouping: bool = True,
         pin_memory: bool = False,
         start_method: str | None = None,
-        worker_init: WorkerInit | None = None,
     ) -> None:
         processes = distributed.world_size()
         if batch_size < 1 or batch_size % processes:
@@ -62,9 +59,7 @@ class TrainLoader:
         self.seed = seed
         self.position = start_batch
         self.aspect_ratio_grouping = aspect_ratio_grouping
-        self._source = SampleSource(
-            dataset, transforms, seed, "augmentation", with_targets=True, worker_init=worker_init
-        )
+        self._source = SampleSource(dataset, transforms, seed, "augmentation", with_targets=True)
         self._options = WorkerOptions(num_workers, pin_memory, start_method)
 
     @property
@@ -111,7 +106,6 @@ def test_loader(
     with_targets: bool = False,
     pin_memory: bool = False,
     start_method: str | None = None,
-    worker_init: WorkerInit | None = None,
 ) -> FiniteLoader:
     """Batches for evaluation: of n processes each takes every n-th image, so every image is taken once.
 
@@ -121,9 +115,9 @@ def test_loader(
         batch_size: images in a batch of one process; the last may be smaller.
         num_workers: worker processes; 0 loads in this one.
         with_targets: whether batches carry the ground truth, for a validation loss.
-        pin_memory, start_method, worker_init: as for `TrainLoader`.
+        pin_memory, start_method: as for `TrainLoader`.
     """
-    source = SampleSource(dataset, transforms, 0, "test", with_targets=with_targets, worker_init=worker_init)
+    source = SampleSource(dataset, transforms, 0, "test", with_targets=with_targets)
     draws = [Draw(i, i) for i in range(distributed.rank(), len(dataset), distributed.world_size())]
     batches = [draws[start : start + batch_size] for start in range(0, len(draws), batch_size)]
     return FiniteLoader(source, batches, WorkerOptions(num_workers, pin_memory, start_method))

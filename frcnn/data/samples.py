@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from frcnn.data.collate import PackedBatch, pack
 from frcnn.data.roles import Dataset, Sample, Transform
 from frcnn.data.stream import Draw, keyed_generator
 from frcnn.errors import UserError
-
-WorkerInit = Callable[[], None]
 
 
 class SampleSource:
@@ -23,7 +21,6 @@ class SampleSource:
         seed: of the transforms' generators.
         purpose: which kind of draw the generators are keyed for.
         with_targets: whether batches carry the ground truth.
-        worker_init: see `TrainLoader`.
     """
 
     def __init__(
@@ -34,14 +31,12 @@ class SampleSource:
         purpose: str,
         *,
         with_targets: bool,
-        worker_init: WorkerInit | None = None,
     ) -> None:
         self.dataset = dataset
         self.transforms = transforms
         self.seed = seed
         self.purpose = purpose
         self.with_targets = with_targets
-        self.worker_init = worker_init
 
     def __getitem__(self, draw: Draw) -> Sample | UserError:
         rng = keyed_generator(self.seed, self.purpose, draw.counter)
@@ -68,7 +63,7 @@ class SampleSource:
 
     def __reduce__(self) -> tuple[Any, ...]:
         try:
-            return _restore, (self.worker_init, pickle.dumps(self.__dict__))
+            return _restore, (pickle.dumps(self.__dict__),)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             parts = ", ".join(type(part).__name__ for part in (self.dataset, *self.transforms))
             raise UserError(
@@ -77,9 +72,7 @@ class SampleSource:
             ) from error
 
 
-def _restore(worker_init: WorkerInit | None, state: bytes) -> SampleSource:
-    if worker_init is not None:
-        worker_init()
+def _restore(state: bytes) -> SampleSource:
     source = SampleSource.__new__(SampleSource)
     source.__dict__ = pickle.loads(state)
     return source

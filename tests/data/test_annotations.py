@@ -38,7 +38,7 @@ def test_category_ids_of_any_kind_are_remapped_in_sorted_order(write_coco):
     store = read_annotations(write_coco([[10, 90, [0, 0, 5, 5]], [10, 0, [0, 0, 5, 5]]], categories=categories))
     assert [category.name for category in store.categories] == ["a", "b", "c"]
     assert store.targets(0)[1].tolist() == [2, 0]
-    assert [store.category_id_of(k) for k in range(3)] == [0, 5, 90]
+    assert [category.id for category in store.categories] == [0, 5, 90]
 
 
 def test_missing_fields_and_odd_ids_change_nothing(write_coco):
@@ -253,7 +253,7 @@ def test_real_coco_annotations(shared_datasets):
         row = rows[annotation_id]
         x, y, w, h = row["bbox"]
         assert truth.image_ids[truth.image_index[index]] == row["image_id"]
-        assert store.category_id_of(truth.classes[index]) == row["category_id"]
+        assert store.categories[truth.classes[index]].id == row["category_id"]
         np.testing.assert_allclose(truth.boxes[index], [x, y, x + w, y + h], rtol=0, atol=1e-9)
         assert truth.areas[index] == row["area"]
         assert store.segmentation(index) == row["segmentation"]

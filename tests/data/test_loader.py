@@ -1,10 +1,7 @@
 """Batches: what they hold, that they repeat exactly, and what is said when something breaks."""
 
-import functools
 import os
 import signal
-import site
-import sys
 from itertools import islice
 
 import numpy as np
@@ -217,28 +214,6 @@ def test_a_batch_without_shared_memory_is_explained(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "share_memory_", refuse)
     with pytest.raises(UserError, match=r"could not get .* MB of shared memory.*enlarge /dev/shm"):
         take(train_loader(num_workers=1, start_method="fork"), 1)
-
-
-def test_worker_init_runs_before_the_data_set_is_unpickled(tmp_path, monkeypatch):
-    """A module that only `worker_init` makes importable holds the data set, as a project's file would."""
-    (tmp_path / "project_data_set.py").write_text(
-        "import numpy as np\n"
-        "from frcnn.data.roles import Dataset, Sample\n"
-        "class Project(Dataset):\n"
-        "    image_sizes = np.array([[4, 4]])\n"
-        "    def __len__(self): return 1\n"
-        "    def __getitem__(self, index):\n"
-        "        image = np.zeros((4, 4, 3), np.uint8)\n"
-        "        return Sample(image, np.zeros((0, 4), np.float32), np.zeros(0, np.int64), 5, (4, 4))\n"
-    )
-    monkeypatch.syspath_prepend(str(tmp_path))
-    from project_data_set import Project
-
-    # Children are told this process's import path: without the folder in it, only the hook can find the module.
-    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry != str(tmp_path)])
-    hook = functools.partial(site.addsitedir, str(tmp_path))
-    loader = TrainLoader(Project(), [], batch_size=1, seed=0, num_workers=1, start_method="spawn", worker_init=hook)
-    assert take(loader, 1)[0].image_ids == [5]
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
