@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 
+from frcnn.components import register_components
 from frcnn.config import (
     Call,
     ConfigError,
@@ -140,38 +140,6 @@ class Experiment:
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise ValueError(f"seed must be at least 0, got {self.seed}")
-
-
-COMPONENT_MODULES = (
-    "frcnn.data.coco",
-    "frcnn.data.transforms",
-    "frcnn.modeling.anchors",
-    "frcnn.modeling.backbones",
-    "frcnn.modeling.box_heads",
-    "frcnn.modeling.box_predictors",
-    "frcnn.modeling.cascade",
-    "frcnn.modeling.detector",
-    "frcnn.modeling.losses",
-    "frcnn.modeling.matchers",
-    "frcnn.modeling.necks",
-    "frcnn.modeling.nms",
-    "frcnn.modeling.poolers",
-    "frcnn.modeling.res5_roi_heads",
-    "frcnn.modeling.roi_heads",
-    "frcnn.modeling.rpn",
-    "frcnn.modeling.rpn_head",
-    "frcnn.modeling.samplers",
-    "frcnn.evaluation.coco",
-    "frcnn.engine.hooks",
-    "frcnn.engine.optim",
-    "frcnn.engine.schedules",
-)
-
-
-def register_components() -> None:
-    """Imports the modules whose components a config can name without `imports:`."""
-    for module in COMPONENT_MODULES:
-        importlib.import_module(module)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,36 @@
+"""The modules whose components a config can name."""
+
+from __future__ import annotations
+
+import importlib
+
+COMPONENT_MODULES = (
+    "frcnn.data.coco",
+    "frcnn.data.transforms",
+    "frcnn.modeling.anchors",
+    "frcnn.modeling.backbones",
+    "frcnn.modeling.box_heads",
+    "frcnn.modeling.box_predictors",
+    "frcnn.modeling.cascade",
+    "frcnn.modeling.detector",
+    "frcnn.modeling.losses",
+    "frcnn.modeling.matchers",
+    "frcnn.modeling.necks",
+    "frcnn.modeling.nms",
+    "frcnn.modeling.poolers",
+    "frcnn.modeling.res5_roi_heads",
+    "frcnn.modeling.roi_heads",
+    "frcnn.modeling.rpn",
+    "frcnn.modeling.rpn_head",
+    "frcnn.modeling.samplers",
+    "frcnn.evaluation.coco",
+    "frcnn.engine.hooks",
+    "frcnn.engine.optim",
+    "frcnn.engine.schedules",
+)
+
+
+def register_components() -> None:
+    """Imports the modules whose components a config can name without `imports:`."""
+    for module in COMPONENT_MODULES:
+        importlib.import_module(module)
