@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,51 +15,27 @@ from frcnn import distributed
 from frcnn.assembly import about_checkpoint, build_model, build_test_sets, build_train_loader
 from frcnn.checkpoint.load import (
     class_dependent_names,
-    load_to_resume,
     load_weights,
     require_same_classes,
     res5_where_the_model_has_it,
 )
-from frcnn.checkpoint.save import find_last
+from frcnn.checkpoint.resume import last_checkpoint, load_to_resume, require_same_config, set_later_aside
 from frcnn.checkpoint.sources import resolve_weights
 from frcnn.data.roles import Category
 from frcnn.device import choose_device
 from frcnn.engine.optim import scale_learning_rate
 from frcnn.engine.trainer import Trainer
-from frcnn.engine.validation import Evaluation, evaluate
+from frcnn.engine.validation import Evaluation, TestSet, evaluate
 from frcnn.errors import UserError
-from frcnn.experiment import Config, read_config
+from frcnn.evaluation.results import save_coco_results
+from frcnn.experiment import Config
+from frcnn.inspect.curves import plot_metrics
 from frcnn.modeling.roles import Detector
-from frcnn.run_folder import CONFIG, folder_to_resume, log_to, new_folder, take_back
+from frcnn.request import Request, find_config
+from frcnn.run_folder import folder_to_resume, log_to, logging_to, new_run
+from frcnn.run_log import about_device, about_resuming, about_run, ending, frozen_at_random
 
 logger = logging.getLogger("frcnn")
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a person asked for on the command line.
-
-    Args:
-        config_file: the YAML file, or None to take the run folder's or the checkpoint's.
-        overrides: `key=value` words, or pairs of words.
-        output_dir: the run folder, instead of the config's.
-        resume: go on with a run.
-        weights: the checkpoint to evaluate.
-        imports: project files that the checkpoint's own config needs.
-        init_weights: weights to start from, instead of the config's.
-        device: as a person writes it.
-        command: the command line, for the log.
-    """
-
-    config_file: str | None
-    overrides: tuple[str, ...] = ()
-    output_dir: str | None = None
-    resume: bool = False
-    weights: str | None = None
-    imports: tuple[str, ...] = ()
-    init_weights: str | None = None
-    device: str = "auto"
-    command: str = ""
 
 
 def train(request: Request) -> Trainer:
@@ -67,86 +44,127 @@ def train(request: Request) -> Trainer:
     A mistake that is found before the first step leaves no run folder behind; one that is found later is in its log.txt.
     """
     device = local_device(request.device)
-    config = _find_config(request)
+    config = find_config(request)
+    if request.init_weights:
+        config = Config(config.plan.with_value("init_weights", request.init_weights))
     experiment = config.build()
     wanted = Path(request.output_dir or experiment.output_dir)
-    named = request.output_dir is not None
-    folder = folder_to_resume(wanted, exact=named) if request.resume else new_folder(wanted)
-    log_to(folder)
-    try:
-        return _train(request, config, experiment, folder, device)
-    except (UserError, OSError) as error:
-        logger.error("error: %s", error)
-        if not request.resume and distributed.is_main():
-            take_back(folder)
-        raise
+    if not request.resume:
+        with new_run(wanted) as folder:
+            return _run(_start(config, experiment, folder, device))
+    if request.resume_from:
+        checkpoint = Path(request.resume_from)
+    else:
+        checkpoint = last_checkpoint(folder_to_resume(wanted, exact=request.output_dir is not None))
+    with logging_to(checkpoint.parent):
+        return _run(_resume(config, experiment, checkpoint, device))
 
 
-def _train(request: Request, config: Config, experiment: Any, folder: Path, device: torch.device) -> Trainer:
-    logger.info("run folder: %s", folder)
-    logger.info("%s", _about_device(device))
+def _start(config: Config, experiment: Any, folder: Path, device: torch.device) -> Trainer:
+    _log_lines(f"run folder: {folder}", about_device(device))
     categories = experiment.data.train.dataset.categories
     model = build_model(experiment, categories, device)
-    state = load_to_resume(folder, _length(experiment)) if request.resume else None
-    if state is not None:
-        checkpoint = str(find_last(folder))
-        require_same_classes([c["name"] for c in state["categories"]], [c.name for c in categories], checkpoint)
-        load_weights(model, state["model"], source=checkpoint, strict=True)
-    elif source := request.init_weights or experiment.init_weights:
-        _initialise(model, source, experiment, categories)
-    if state is None and distributed.is_main():
+    if experiment.init_weights:
+        _initialise(model, experiment.init_weights, experiment, categories)
+    elif warning := frozen_at_random(model):
+        _log_lines(warning)
+    if distributed.is_main():
         config.save(folder)
-    trainer = _build_trainer(experiment, model, categories, folder, device, config.text, state)
-    _describe(trainer, experiment, categories)
+    trainer = _build_trainer(experiment, model, categories, folder, device, config.text)
+    _log_lines(
+        scale_learning_rate(trainer.optimizer, experiment.data.train.batch_size),
+        *about_run(trainer, experiment, categories),
+    )
+    return trainer
+
+
+def _resume(config: Config, experiment: Any, checkpoint: Path, device: torch.device) -> Trainer:
+    _log_lines(f"run folder: {checkpoint.parent}", about_device(device))
+    train = experiment.data.train
+    categories = train.dataset.categories
+    state = load_to_resume(checkpoint, experiment.trainer.duration.iterations(len(train.dataset) / train.batch_size))
+    require_same_classes([c["name"] for c in state["categories"]], [c.name for c in categories], str(checkpoint))
+    changes = require_same_config(state, config.text, checkpoint)
+    if changes:
+        _log_lines(f"changed, with no effect on the training: {'; '.join(map(str, changes))}")
+    model = build_model(experiment, categories, device)
+    report = load_weights(model, state["model"], source=str(checkpoint), strict=True)
+    trainer = _build_trainer(
+        experiment, model, categories, checkpoint.parent, device, config.text, start=state["iteration"]
+    )
+    trainer.load_state_dict(state)
+    if distributed.is_main():
+        for path in set_later_aside(checkpoint):
+            _log_lines(f"a later checkpoint, set aside: {path}")
+    _log_lines(report.summary(), *about_resuming(trainer), *about_run(trainer, experiment, categories))
+    return trainer
+
+
+def _run(trainer: Trainer) -> Trainer:
     trainer.train()
-    logger.info("%s; run folder: %s", _ending(trainer), folder)
+    if distributed.is_main():
+        try:
+            plot_metrics(trainer.folder / "metrics.jsonl", trainer.folder / "curves.png")
+        except UserError as error:  # a run without LogMetrics and Evaluate has nothing to draw
+            _log_lines(f"no curves.png: {error}")
+    _log_lines(f"{ending(trainer)}; run folder: {trainer.folder}")
     return trainer
 
 
 def evaluate_only(request: Request) -> Evaluation:
-    """Evaluates a checkpoint on the test sets and prints the tables."""
+    """Evaluates a checkpoint on the test sets, prints the tables, and writes them where a folder was named."""
     assert request.weights is not None
     log_to(None)
     device = local_device(request.device)
-    weights = resolve_weights(request.weights)
-    config = _find_config(request, weights.checkpoint)
-    experiment = config.build()
-    datasets = {name: data.dataset for name, data in experiment.data.test.items()}
-    if not datasets:
-        raise UserError("--eval-only: the config has no test set under data.test")
-    categories = next(iter(datasets.values())).categories
-    if weights.class_names is not None:
-        require_same_classes(weights.class_names, [c.name for c in categories], request.weights)
-    model = build_model(experiment, categories, device)
-    load_weights(model, weights.state_dict, source=request.weights, strict=True)
-    test_sets = build_test_sets(experiment, categories, with_targets=False)
-    evaluation = evaluate(model, test_sets, device, experiment.trainer.amp, weights_loaded=True)
-    for name, result in evaluation.results.items():
-        logger.info("%s\n%s", name, result.table())
+    with new_run(Path(request.output_dir)) if request.output_dir else nullcontext() as folder:
+        weights = resolve_weights(request.weights)
+        experiment = find_config(request, weights.checkpoint).build()
+        datasets = {name: data.dataset for name, data in experiment.data.test.items()}
+        if not datasets:
+            raise UserError("--eval-only: the config has no test set under data.test")
+        categories = next(iter(datasets.values())).categories
+        if weights.class_names is not None:
+            require_same_classes(weights.class_names, [c.name for c in categories], request.weights)
+        model = build_model(experiment, categories, device)
+        report = load_weights(model, weights.state_dict, source=request.weights, strict=True)
+        _log_lines(report.summary())
+        test_sets = build_test_sets(experiment, categories, with_targets=False)
+        evaluation = evaluate(model, test_sets, device, experiment.trainer.amp, weights_loaded=True)
+        for name, result in evaluation.results.items():
+            _log_lines(f"{name}\n{result.table()}")
+        if folder is not None and distributed.is_main():
+            _write_evaluation(folder, evaluation, test_sets)
+            _log_lines(f"evaluation folder: {folder}")
     return evaluation
 
 
-def _find_config(request: Request, checkpoint: Mapping[str, Any] | None = None) -> Config:
-    if request.config_file:
-        return read_config(request.config_file, request.overrides)
-    if checkpoint is not None and checkpoint.get("config"):
-        return Config.from_text(
-            checkpoint["config"], f"config in {request.weights}", request.overrides, request.imports
-        )
-    if request.resume and request.output_dir:
-        path = Path(request.output_dir) / CONFIG
-        if not path.exists():
-            raise UserError(f"no run to resume in {request.output_dir}: it holds no {CONFIG}")
-        return read_config(path, request.overrides)
-    raise UserError(f"{request.weights} carries no config: say which with --config-file FILE")
+def _write_evaluation(folder: Path, evaluation: Evaluation, test_sets: Sequence[TestSet]) -> None:
+    tables = [f"{name}\n{result.table()}\n" for name, result in evaluation.results.items()]
+    (folder / "evaluation.txt").write_text("\n".join(tables), encoding="utf-8")
+    (folder / "evaluation.json").write_text(json.dumps(evaluation.metrics, indent=1) + "\n", encoding="utf-8")
+    for test_set in test_sets:
+        path = folder / f"detections_{test_set.name}.json"
+        save_coco_results(path, evaluation.detections[test_set.name], test_set.dataset.categories)
 
 
 def _initialise(model: Detector, source: str, experiment: Any, categories: Sequence[Category]) -> None:
     weights = resolve_weights(source)
-    heads = class_dependent_names(experiment.model, len(categories))
-    state_dict = res5_where_the_model_has_it(weights.state_dict, model)
-    report = load_weights(model, state_dict, source=source, strict=False, reinitialise=heads)
-    logger.info("%s", report.table())
+    names = [category.name for category in categories]
+    same_classes = weights.class_names in (None, names)
+    report = load_weights(
+        model,
+        res5_where_the_model_has_it(weights.state_dict, model),
+        source=source,
+        strict=False,
+        class_heads=class_dependent_names(experiment.model, len(categories)),
+        same_classes=same_classes,
+    )
+    if not same_classes:
+        _log_lines(
+            f"class heads start anew: {source} knows {', '.join(weights.class_names or ())}; "
+            f"the training set has {', '.join(names)}"
+        )
+    _log_lines(report.table())
 
 
 def _build_trainer(
@@ -156,30 +174,14 @@ def _build_trainer(
     folder: Path,
     device: torch.device,
     config_text: str,
-    state: Mapping[str, Any] | None,
+    start: int = 0,
 ) -> Trainer:
-    processes = distributed.world_size()
-    if experiment.data.train.batch_size % processes:
-        raise UserError(
-            f"data.train.batch_size is {experiment.data.train.batch_size} images over all processes, which "
-            f"{processes} processes cannot share equally; choose a multiple of {processes}"
-        )
-    share, parts = experiment.data.train.batch_size // processes, experiment.trainer.accumulate
-    if share % parts:
-        raise UserError(
-            f"trainer.accumulate is {parts}, but the {share} images of a step and process cannot be split into {parts} "
-            "equal parts; data.train.batch_size counts the images of all parts together"
-        )
-    optimizer = experiment.optimizer(model)
-    logger.info("%s", scale_learning_rate(optimizer, experiment.data.train.batch_size))
-    loader = build_train_loader(
-        experiment, start_batch=state["iteration"] if state else 0, pin_memory=device.type == "cuda"
-    )
-    trainer = Trainer(
+    _require_equal_shares(experiment.data.train.batch_size, experiment.trainer.accumulate)
+    return Trainer(
         model,
-        optimizer,
+        experiment.optimizer(model),
         experiment.schedule,
-        loader,
+        build_train_loader(experiment, start_batch=start, pin_memory=device.type == "cuda"),
         build_test_sets(experiment, categories, with_targets=True),
         experiment.hooks,
         experiment.trainer,
@@ -188,46 +190,21 @@ def _build_trainer(
         seed=experiment.seed,
         about=about_checkpoint(config_text, categories),
     )
-    if state is not None:
-        trainer.load_state_dict(state)
-        logger.info(
-            "resumed at iteration %d of %d: weights, optimizer, schedule, hooks and the place in the data",
-            trainer.iteration,
-            trainer.max_iterations,
+
+
+def _require_equal_shares(batch_size: int, accumulate: int) -> None:
+    processes = distributed.world_size()
+    if batch_size % processes:
+        raise UserError(
+            f"data.train.batch_size is {batch_size} images over all processes, which {processes} processes cannot "
+            f"share equally; choose a multiple of {processes}"
         )
-    return trainer
-
-
-def _length(experiment: Any) -> int:
-    train = experiment.data.train
-    return experiment.trainer.duration.iterations(len(train.dataset) / train.batch_size)
-
-
-def _describe(trainer: Trainer, experiment: Any, categories: Sequence[Category]) -> None:
-    train = experiment.data.train
-    parameters = sum(p.numel() for p in trainer.model.parameters())
-    trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
-    tests = ", ".join(f"{t.name} {len(t.dataset):,}" for t in trainer.test_sets) or "none"
-    names = ", ".join(c.name for c in categories[:8]) + (", ..." if len(categories) > 8 else "")
-    logger.info(
-        "%s training images, test images: %s; %d classes: %s", f"{len(train.dataset):,}", tests, len(categories), names
-    )
-    logger.info(
-        "%s parameters, %s trainable; %d iterations of %d images (%.3g epochs), amp %s",
-        f"{parameters:,}",
-        f"{trainable:,}",
-        trainer.max_iterations,
-        train.batch_size,
-        trainer.max_iterations / trainer.epoch_length,
-        trainer.options.amp,
-    )
-
-
-def _ending(trainer: Trainer) -> str:
-    if trainer.stop_reason is None:
-        return "done"
-    how = "; go on with --resume" if trainer.interrupted else ""
-    return f"stopped at iteration {trainer.iteration} of {trainer.max_iterations}: {trainer.stop_reason}{how}"
+    share = batch_size // processes
+    if share % accumulate:
+        raise UserError(
+            f"trainer.accumulate is {accumulate}, but the {share} images of a step and process cannot be split into "
+            f"{accumulate} equal parts; data.train.batch_size counts the images of all parts together"
+        )
 
 
 def local_device(text: str) -> torch.device:
@@ -239,7 +216,6 @@ def local_device(text: str) -> torch.device:
     return device
 
 
-def _about_device(device: torch.device) -> str:
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
-    processes = f", {distributed.world_size()} processes" if distributed.world_size() > 1 else ""
-    return f"device: {device} ({name}{processes}), torch {torch.__version__}"
+def _log_lines(*lines: str) -> None:
+    for line in lines:
+        logger.info("%s", line)

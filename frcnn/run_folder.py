@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from frcnn import distributed
@@ -16,8 +18,11 @@ logger = logging.getLogger("frcnn")
 LOG, CONFIG = "log.txt", "config.yaml"
 
 
-def new_folder(wanted: Path) -> Path:
-    """Makes the folder of a new run: the one wanted, or with a number added if that holds something.
+@contextmanager
+def new_run(wanted: Path) -> Iterator[Path]:
+    """The folder of a new run: the one wanted, or with a number added if that holds something; the log goes there.
+
+    After a mistake that was found before anything was done, the folder is gone again, unless the user had made it.
 
     Args:
         wanted: as in the config or on the command line.
@@ -26,13 +31,31 @@ def new_folder(wanted: Path) -> Path:
         UserError: it cannot be made.
     """
     try:
-        folder = Path(distributed.broadcast_object(str(unused_folder(wanted))))
+        unused = unused_folder(wanted)
+        folder, was_there = distributed.broadcast_object((unused, unused.exists()))
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
             f"{wanted}: the run folder cannot be made ({error.strerror}); choose another with --output-dir DIR"
         ) from error
-    return folder
+    try:
+        with logging_to(folder):
+            yield folder
+    except (UserError, OSError):
+        if distributed.is_main():
+            _take_back(folder, keep=was_there)
+        raise
+
+
+@contextmanager
+def logging_to(folder: Path) -> Iterator[None]:
+    """Messages go to the folder's log.txt too, and so does the mistake of the user that ends the run."""
+    log_to(folder)
+    try:
+        yield
+    except (UserError, OSError) as error:
+        logger.error("error: %s", error)
+        raise
 
 
 def folder_to_resume(wanted: Path, *, exact: bool) -> Path:
@@ -67,11 +90,17 @@ def latest_folder(wanted: Path) -> Path:
     return folder
 
 
-def take_back(folder: Path) -> None:
-    """Removes a new run folder that holds nothing but what every run begins with."""
-    if {path.name for path in folder.iterdir()} <= {LOG, CONFIG, IMPORTS}:
-        log_to(None)
-        shutil.rmtree(folder)
+def _take_back(folder: Path, *, keep: bool) -> None:
+    """Empties a new run folder that holds nothing but what every run begins with, and removes it unless it is to stay."""
+    if not {path.name for path in folder.iterdir()} <= {LOG, CONFIG, IMPORTS}:
+        return
+    log_to(None)
+    for name in (LOG, CONFIG):
+        (folder / name).unlink(missing_ok=True)
+    if (folder / IMPORTS).exists():
+        shutil.rmtree(folder / IMPORTS)
+    if not keep:
+        folder.rmdir()
 
 
 def log_to(folder: Path | None) -> None:

@@ -9,13 +9,15 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "frcnn"
 FLOORS = [
-    {"config", "structures", "distributed", "device", "errors"},
+    {"config", "structures", "distributed", "device", "errors", "precision"},
     {"ops"},
     {"modeling", "data"},
     {"evaluation", "checkpoint", "inspect"},
     {"engine"},
+    {"components"},
     {"experiment"},
-    {"assembly", "run_folder"},
+    {"assembly", "run_folder", "run_log"},
+    {"request"},
     {"run", "deploy"},
     {"cli"},
 ]

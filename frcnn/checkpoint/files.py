@@ -38,7 +38,9 @@ def read_weights_file(path: Path) -> Any:
         previous = _previous_whole(path)
         if previous is None:
             raise
-        raise DamagedFileError(f"{error}; the checkpoint to use instead is {previous}") from error
+        raise DamagedFileError(
+            f"{error}; the checkpoint to use instead is {previous}, from which --resume-from {previous} goes on"
+        ) from error
 
 
 def _read(path: Path) -> Any:

@@ -1,4 +1,4 @@
-"""Taking a checkpoint: is it whole, is it ours, does it fit the run, does it fit the model."""
+"""Taking a checkpoint: is it whole, is it ours, does it fit the classes, does it fit the model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from frcnn.checkpoint.files import read_weights_file
 from frcnn.checkpoint.kinds import Kind, detect_kind
 from frcnn.checkpoint.report import LoadReport, Reinitialised
-from frcnn.checkpoint.save import FORMAT_VERSION, find_last
+from frcnn.checkpoint.save import FORMAT_VERSION
 from frcnn.errors import UserError
 
 _NOT_WEIGHTS = "num_batches_tracked"  # a counter that frozen and old batch norms lack; no output depends on it
@@ -54,44 +54,6 @@ def require_known_version(content: Mapping[str, Any], path: Path) -> None:
 def inference_weights(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     """The weights to evaluate and predict with: the averaged ones where the run kept them."""
     return {**checkpoint["model"], **(checkpoint.get("ema") or {})}
-
-
-def load_to_resume(folder: str | os.PathLike[str], max_iterations: int) -> dict[str, Any]:
-    """The last checkpoint of a run, if the run can go on from it.
-
-    Args:
-        folder: the run's folder.
-        max_iterations: how long the run is by the config that is to go on.
-
-    Returns:
-        The checkpoint.
-
-    Raises:
-        UserError: no checkpoint, a damaged one, a finished run, or a run of another length.
-    """
-    folder = Path(folder)
-    path = find_last(folder)
-    if path is None:
-        state = "holds no checkpoint_*.pth" if folder.is_dir() else "does not exist"
-        raise UserError(f"no checkpoint to resume from: {folder} {state}; start the run without --resume")
-    checkpoint = load_checkpoint(path)
-    if "max_iterations" not in checkpoint:
-        raise UserError(
-            f"{path}: holds weights to predict with, as best.pth does, and not the state of a run to resume"
-        )
-    done, planned = checkpoint["iteration"], checkpoint["max_iterations"]
-    if planned != max_iterations:
-        raise UserError(
-            f"{path}: its run is {planned:,} iterations long and the config asks for {max_iterations:,}; a schedule "
-            f"of another length is another run. Set trainer.duration back to {planned}it to resume, or start a new run "
-            f"with --init-weights {path}"
-        )
-    if done >= planned:
-        raise UserError(
-            f"{path}: the run is finished ({done:,} of {planned:,} iterations), nothing is left to resume; "
-            f"use --eval-only --weights {path} to evaluate it, or --init-weights {path} to train on from it"
-        )
-    return checkpoint
 
 
 def require_same_classes(checkpoint_names: Sequence[str], names: Sequence[str], source: str) -> None:
@@ -138,7 +100,8 @@ def load_weights(
     *,
     source: str,
     strict: bool,
-    reinitialise: Collection[str] = (),
+    class_heads: Collection[str] = (),
+    same_classes: bool = True,
 ) -> LoadReport:
     """Copies weights into a model, or refuses and leaves the model as it was.
 
@@ -148,7 +111,8 @@ def load_weights(
         source: where they came from, for messages.
         strict: True (resume, evaluate, predict) asks for every tensor with its shape and none beside; False (start a
             run) lets tensors be missing or unexpected.
-        reinitialise: names whose shape may differ when not strict, see `class_dependent_names`.
+        class_heads: names whose shape may differ when not strict, see `class_dependent_names`.
+        same_classes: False initialises the class heads anew even where their shape fits: they know other classes.
 
     Returns:
         What became of every tensor; print its `table()`.
@@ -156,34 +120,41 @@ def load_weights(
     Raises:
         UserError: the weights do not fit; holds the table.
     """
-    wanted = _shapes(model.state_dict())
-    given = _shapes(state_dict)
-    differs = [
-        Reinitialised(name, given[name], shape) for name, shape in wanted.items() if given.get(name, shape) != shape
-    ]
-    loaded = [name for name, shape in wanted.items() if given.get(name) == shape]
-    report = LoadReport(
-        source=source,
-        loaded=loaded,
-        reinitialised=differs,
-        missing=[name for name in wanted if name not in given and not name.endswith(_NOT_WEIGHTS)],
-        unexpected=[name for name in given if name not in wanted and not name.endswith(_NOT_WEIGHTS)],
-    )
+    report = _compare(model, state_dict, source, () if same_classes else class_heads)
     if strict and not report.is_exact:
         raise UserError(f"{source}: the weights do not fit the model of the config\n{report.table()}")
-    if not loaded:
+    if not report.loaded:
         raise UserError(
-            f"{source}: none of its {len(given)} tensors belongs to the model; "
-            f"it has names like {_listed(list(given)[:3])}, the model like {_listed(list(wanted)[:3])}"
+            f"{source}: none of its {len(state_dict)} tensors belongs to the model; "
+            f"it has names like {_listed(list(state_dict)[:3])}, the model like {_listed(list(model.state_dict())[:3])}"
         )
-    refused = [entry for entry in differs if entry.name not in reinitialise]
+    refused = [entry for entry in report.reinitialised if entry.name not in class_heads]
     if refused:
         raise UserError(
             f"{source}: {len(refused)} tensors outside the class heads have another shape, first {refused[0]}; "
             f"is it the same architecture?\n{report.table()}"
         )
-    model.load_state_dict({name: state_dict[name] for name in loaded}, strict=False)
+    model.load_state_dict({name: state_dict[name] for name in report.loaded}, strict=False)
     return report
+
+
+def _compare(
+    model: nn.Module, state_dict: Mapping[str, Tensor], source: str, reinitialise: Collection[str]
+) -> LoadReport:
+    """What loading would do to every tensor; nothing is loaded."""
+    wanted, given = _shapes(model.state_dict()), _shapes(state_dict)
+    loaded = [name for name, shape in wanted.items() if given.get(name) == shape and name not in reinitialise]
+    return LoadReport(
+        source=source,
+        loaded=loaded,
+        reinitialised=[
+            Reinitialised(name, given[name], shape)
+            for name, shape in wanted.items()
+            if name in given and (given[name] != shape or name in reinitialise)
+        ],
+        missing=[name for name in wanted if name not in given and not name.endswith(_NOT_WEIGHTS)],
+        unexpected=[name for name in given if name not in wanted and not name.endswith(_NOT_WEIGHTS)],
+    )
 
 
 def res5_where_the_model_has_it(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:

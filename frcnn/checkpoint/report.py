@@ -12,13 +12,15 @@ _MOST_LINES = 6
 
 @dataclass(frozen=True)
 class Reinitialised:
-    """A tensor of the checkpoint whose shape is not the model's."""
+    """A tensor of the checkpoint that the model did not take: it has another shape, or belongs to other classes."""
 
     name: str
     checkpoint_shape: Shape
     model_shape: Shape
 
     def __str__(self) -> str:
+        if self.checkpoint_shape == self.model_shape:
+            return f"{self.name} {list(self.model_shape)} (other classes)"
         return f"{self.name} {list(self.checkpoint_shape)} -> {list(self.model_shape)}"
 
 
@@ -29,7 +31,7 @@ class LoadReport:
     Args:
         source: where the weights came from, as the person wrote it.
         loaded: names that the model took.
-        reinitialised: names both have, with different shapes; the model keeps its initial values.
+        reinitialised: names both have, with different shapes or for other classes; the model keeps its initial values.
         missing: names of the model that the checkpoint lacks; the model keeps its initial values.
         unexpected: names of the checkpoint that the model lacks; not used.
     """
@@ -45,6 +47,11 @@ class LoadReport:
         """Whether every tensor of the model came from the checkpoint and none was left over."""
         return not (self.reinitialised or self.missing or self.unexpected)
 
+    def summary(self) -> str:
+        """One line: how many of the model's tensors were loaded."""
+        total = len(self.loaded) + len(self.reinitialised) + len(self.missing)
+        return f"{len(self.loaded)} of the model's {total} tensors loaded from {self.source}"
+
     def table(self) -> str:
         """One row per fate, its tensors grouped by the modules that share it.
 
@@ -55,17 +62,20 @@ class LoadReport:
         everything = [*self.loaded, *wrong_shape, *self.missing, *self.unexpected]
         rows: list[tuple[str, int, list[str]]] = [
             ("loaded", len(self.loaded), _packed(group_names(self.loaded, everything))),
-            ("re-initialised: other shape", len(wrong_shape), _shortened([str(entry) for entry in self.reinitialised])),
+            (self._why_reinitialised(), len(wrong_shape), _shortened([str(entry) for entry in self.reinitialised])),
             ("missing: kept as initialised", len(self.missing), _packed(group_names(self.missing, everything))),
             ("unexpected: not used", len(self.unexpected), _packed(group_names(self.unexpected, everything))),
         ]
-        total = len(self.loaded) + len(wrong_shape) + len(self.missing)
-        lines = [f"weights from {self.source}: {len(self.loaded)} of the model's {total} tensors"]
+        lines = [self.summary()]
         for fate, count, where in rows:
             first, *rest = where or ["-"]
             lines.append(f"  {fate:<28} {count:>5}  {first}")
             lines.extend(" " * 38 + line for line in rest)
         return "\n".join(lines)
+
+    def _why_reinitialised(self) -> str:
+        other_shape = all(entry.checkpoint_shape != entry.model_shape for entry in self.reinitialised)
+        return "re-initialised: other shape" if other_shape else "re-initialised: class heads"
 
 
 def group_names(names: Iterable[str], everything: Iterable[str]) -> list[str]:

@@ -2,7 +2,7 @@
 
 frcnn predict --weights RUN/best.pth image.jpg
 frcnn predict --weights RUN/best.pth folder --output predictions --score-thresh 0.7
-frcnn predict --weights RUN/best.pth image.jpg --imports projects/center_matcher/center_matcher.py
+frcnn predict --weights RUN/best.pth image.jpg --imports projects/topk_matcher/topk_matcher.py
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ def run(args: argparse.Namespace) -> int:
 
     from frcnn.deploy.predict import load_predictor
     from frcnn.deploy.predict_files import find_images, predict_files
+    from frcnn.run_folder import log_to
 
+    log_to(None)
     find_images(Path(args.source), Path(args.output))  # before seconds of loading
     predictor = load_predictor(args.weights, device=args.device, imports=args.imports)
     summary = predict_files(predictor, Path(args.source), Path(args.output), score_thresh=args.score_thresh)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ from frcnn.device import choose_device
 from frcnn.errors import UserError
 from frcnn.experiment import Config
 from frcnn.modeling.roles import Detector
+
+logger = logging.getLogger("frcnn")
 
 Image = str | os.PathLike[str] | np.ndarray | Any
 """A file, an array [h, w, 3] of uint8 RGB, or a PIL image."""
@@ -112,7 +115,8 @@ def load_predictor(
     categories = [Category(**category) for category in checkpoint["categories"]]
     experiment = Config.from_text(checkpoint["config"], f"config in {path}", imports=imports).build()
     detector = build_model(experiment, categories, chosen)
-    load_weights(detector, inference_weights(checkpoint), source=str(path), strict=True)
+    report = load_weights(detector, inference_weights(checkpoint), source=str(path), strict=True)
+    logger.info("%s", report.summary())
     test = next(iter(experiment.data.test.values()), None)
     return Predictor(detector, test.transforms if test else (), categories, chosen)
 

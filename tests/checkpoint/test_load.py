@@ -13,7 +13,7 @@ import torch
 
 from frcnn.checkpoint.files import read_weights_file
 from frcnn.checkpoint.kinds import Kind, detect_kind
-from frcnn.checkpoint.load import inference_weights, load_checkpoint, load_to_resume, require_same_classes
+from frcnn.checkpoint.load import inference_weights, load_checkpoint, require_same_classes
 from frcnn.checkpoint.save import checkpoint_path, save_checkpoint
 from frcnn.errors import UserError
 
@@ -33,7 +33,7 @@ def test_a_truncated_checkpoint_is_refused_and_the_one_before_it_offered(tmp_pat
         load_checkpoint(last)
     os.truncate(checkpoint_path(tmp_path, 2), 0)
     with pytest.raises(UserError, match=r"checkpoint_00000003.pth: .*checkpoint to use instead is .*00000001.pth"):
-        load_to_resume(tmp_path, 10)
+        load_checkpoint(last)
 
 
 def test_an_empty_checkpoint_alone_is_refused(tmp_path: Path) -> None:
@@ -140,29 +140,6 @@ def test_a_model_zoo_pickle_of_arrays_is_read(tmp_path: Path) -> None:
         assert torch.equal(read["model"]["a"], torch.ones(2, 2))
         assert read["model"]["b"].tolist() == [0, 1, 2]
         assert read["n"] == 2
-
-
-def test_resume_without_a_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no checkpoint to resume from: .* holds no checkpoint"):
-        load_to_resume(tmp_path, 10)
-    with pytest.raises(UserError, match=r"no checkpoint to resume from: .* does not exist"):
-        load_to_resume(tmp_path / "absent", 10)
-
-
-def test_resume_of_a_run_under_way_a_finished_one_and_one_of_another_length(tmp_path: Path) -> None:
-    save_run(tmp_path, 5)
-    assert load_to_resume(tmp_path, 10)["iteration"] == 5
-    with pytest.raises(UserError, match="its run is 10 iterations long and the config asks for 20"):
-        load_to_resume(tmp_path, 20)
-    save_run(tmp_path, 10)
-    with pytest.raises(UserError, match=r"the run is finished \(10 of 10 iterations\)"):
-        load_to_resume(tmp_path, 10)
-
-
-def test_a_checkpoint_to_predict_with_is_not_resumed(tmp_path: Path) -> None:
-    save_checkpoint(checkpoint_path(tmp_path, 1), {"model": {}, "iteration": 1})
-    with pytest.raises(UserError, match="and not the state of a run to resume"):
-        load_to_resume(tmp_path, 10)
 
 
 def test_other_classes_are_refused_with_both_lists() -> None:

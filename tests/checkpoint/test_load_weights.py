@@ -37,13 +37,30 @@ def test_other_class_heads_are_reinitialised_and_listed() -> None:
     source, model = Net(80), Net(3)
     head = model.head.weight.clone()
     report = load_weights(
-        model, source.state_dict(), source="coco.pth", strict=False, reinitialise=class_dependent_names(Net, 3)
+        model, source.state_dict(), source="coco.pth", strict=False, class_heads=class_dependent_names(Net, 3)
     )
     assert torch.equal(model.trunk[0].weight, source.trunk[0].weight)
     assert torch.equal(model.head.weight, head)
     table = report.table()
-    assert "coco.pth: 7 of the model's 9 tensors" in table
+    assert table.startswith("7 of the model's 9 tensors loaded from coco.pth\n")
     assert "head.weight [81, 4] -> [4, 4]" in table
+
+
+def test_heads_of_as_many_other_classes_are_reinitialised_though_they_would_fit() -> None:
+    source, model = Net(3), Net(3)
+    head = model.head.weight.clone()
+    report = load_weights(
+        model,
+        source.state_dict(),
+        source="pets.pth",
+        strict=False,
+        class_heads=class_dependent_names(Net, 3),
+        same_classes=False,
+    )
+    assert torch.equal(model.trunk[0].weight, source.trunk[0].weight)
+    assert torch.equal(model.head.weight, head)
+    assert report.summary() == "7 of the model's 9 tensors loaded from pets.pth"
+    assert "re-initialised: class heads      2  head.weight [4, 4] (other classes)" in report.table()
 
 
 def test_strict_refuses_what_differs_and_leaves_the_model_alone() -> None:
@@ -66,7 +83,7 @@ def test_strict_refuses_a_missing_or_unexpected_tensor(drop: str) -> None:
 
 def test_a_trunk_of_another_width_is_refused_even_when_class_heads_may_differ() -> None:
     with pytest.raises(UserError, match=r"outside the class heads have another shape, first trunk.0.weight \[8, 2\]"):
-        load_weights(Net(3), Net(3, width=8).state_dict(), source="x", strict=False, reinitialise=["head.weight"])
+        load_weights(Net(3), Net(3, width=8).state_dict(), source="x", strict=False, class_heads=["head.weight"])
 
 
 def test_weights_of_another_model_are_refused_with_names_of_both() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,8 @@ def test_the_predict_command(
     words = ["predict", "--weights", str(checkpoint), str(tmp_path / "images"), "--output", str(tmp_path / "out")]
     words += ["--device", "cpu", "--score-thresh", "0.05"]
     assert main(words) == 0
-    first, last = capsys.readouterr().out.splitlines()
+    loaded, first, last = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(rf"(\d+) of the model's \1 tensors loaded from {checkpoint}", loaded)
     assert first.startswith("a.jpg: ")
     assert last.startswith("1 images in ")
     document = json.loads((tmp_path / "out" / "predictions.json").read_text())

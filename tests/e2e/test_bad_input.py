@@ -185,7 +185,10 @@ def test_a_file_that_cannot_be_a_config_names_the_line(refused, tmp_path, monkey
             "model.proposal_generator.in_features=[p2, p3, p9]",
             "RegionProposalNetwork: in_features has p9, which is none of the feature maps p2, p3, p4",
         ),
-        ("model.roi_heads.in_features=[p2, p9]", "StandardROIHeads: in_features must be some of p2, p3, p4"),
+        (
+            "model.roi_heads.in_features=[p2, p9]",
+            "StandardROIHeads: in_features has p9, which is none of the feature maps p2, p3, p4",
+        ),
     ],
 )
 def test_a_wrong_value_on_the_command_line_is_answered(refused, word, message):
@@ -237,6 +240,39 @@ def test_a_refused_run_does_not_use_up_the_name_of_the_folder(refused, train, tm
     refused("num_classes=7")
     assert train()[0] == 0
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_refused_run_leaves_an_empty_folder_that_was_there(train, tmp_path):
+    (tmp_path / "run").mkdir()
+    assert train("num_classes=7")[0] == 2
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--eval-only", "--weights", "w.pth", "--init-weights", "v.pth"), "evaluates --weights and trains nothing"),
+        (("--eval-only", "--weights", "w.pth", *IMPORTS), "--imports goes with --eval-only and the checkpoint's own"),
+        (IMPORTS, "a config file names the files of its project under 'imports:'"),
+        (("--resume-from", "c.pth", "--output-dir", "d"), "--resume-from goes on in the folder of its checkpoint"),
+        (("--resume-from", "c.pth", "--init-weights", "w.pth"), "it takes neither --eval-only nor --init-weights"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(frcnn, words, message):
+    code, _, err = frcnn("train", "--config-file", TINY, *words)
+    assert (code, message in err) == (2, True), err
+
+
+def test_frozen_random_weights_are_warned_of_once(train):
+    assert "warning" not in train()[1]
+    words = ("model.backbone={name: ResNet, depth: 18, norm: FrozenBN, freeze_at: 2}", "trainer.duration=1it")
+    code, out, _ = train(*words, "model.roi_heads.in_features=[p2, p3]")
+    assert code == 0
+    (line,) = (line for line in out.splitlines() if line.startswith("warning"))
+    assert (
+        "some are frozen: 5 parameter tensors stay at random values (backbone.res2.* (4), backbone.stem.conv1" in line
+    )
+    assert line.endswith("set init_weights, or train all of them with norm: BN or GN and freeze_at: 0")
 
 
 # ---- the annotations
@@ -524,6 +560,35 @@ def test_other_classes_than_the_checkpoint_has(train, trained, frcnn, two_classe
     assert (code, err) == (2, f"error: {unfinished / first.name}: {both} --init-weights can start a new run from it\n")
 
 
+def test_as_many_other_classes_start_their_heads_anew(train, trained, shapes, tmp_path):
+    words = []
+    for part, name in (("train", "train"), ("test.val", "test")):
+        document = json.loads((shapes / f"{name}.json").read_text())
+        document["categories"][2]["name"] = "pyramid"
+        (tmp_path / f"{name}.json").write_text(json.dumps(document))
+        words.append(f"data.{part}.dataset.annotations={tmp_path}/{name}.json")
+    weights = trained / "checkpoint_00000002.pth"
+    code, out, _ = train("--init-weights", weights, *words)
+    assert code == 0
+    both = "knows circle, square, triangle; the training set has circle, square, pyramid"
+    assert f"class heads start anew: {weights} {both}\n" in out
+    assert "re-initialised: class heads      4  roi_heads.box_predictor.cls_score.weight [4, 64] (other classes)" in out
+    assert f"init_weights: {weights}\n" in (tmp_path / "run" / "config.yaml").read_text()
+
+
+def test_an_evaluation_is_written_where_asked(trained, frcnn, tmp_path):
+    words = ("train", "--eval-only", "--weights", trained / "checkpoint_00000002.pth", *IMPORTS)
+    code, out, _ = frcnn(*words, "--output-dir", tmp_path / "eval")
+    assert code == 0
+    names = {path.name for path in (tmp_path / "eval").iterdir()}
+    assert names == {"log.txt", "evaluation.txt", "evaluation.json", "detections_val.json"}
+    assert (tmp_path / "eval" / "evaluation.txt").read_text() in out
+    assert "val/bbox/AP50" in json.loads((tmp_path / "eval" / "evaluation.json").read_text())
+    assert re.search(r"^(\d+) of the model's \1 tensors loaded from ", out, re.M)
+    assert frcnn(*words, "--output-dir", tmp_path / "eval", "num_classes=7")[0] == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["eval"]
+
+
 def test_a_checkpoint_without_a_config_asks_for_one(trained, frcnn, tmp_path):
     state = torch.load(trained / "checkpoint_00000002.pth", weights_only=True)
     torch.save({key: state[key] for key in ("format", "format_version", "model")}, tmp_path / "bare.pth")
@@ -575,7 +640,63 @@ def test_a_truncated_checkpoint_offers_the_one_before(trained, frcnn, tmp_path):
         code, _, err = frcnn("train", *words)
         assert code == 2
         assert err.startswith(f"error: {last}: truncated: ")
-        assert err.endswith(f"the checkpoint to use instead is {folder}/checkpoint_00000001.pth\n")
+        first = folder / "checkpoint_00000001.pth"
+        assert err.endswith(f"the checkpoint to use instead is {first}, from which --resume-from {first} goes on\n")
+    code, out, _ = frcnn("train", "--resume-from", first)
+    assert code == 0
+    assert f"a later checkpoint, set aside: {last}.old\n" in out
+    assert re.search(r"^(\d+) of the model's \1 tensors loaded from ", out, re.M)
+    assert "resumed at iteration 1 of 2: " in out
+    again, whole = (torch.load(path / last.name, weights_only=True)["model"] for path in (folder, trained))
+    assert all(torch.equal(again[name], value) for name, value in whole.items())
+
+
+def test_resuming_with_another_config_is_refused(trained, frcnn, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(trained, folder, ignore=shutil.ignore_patterns("checkpoint_00000002.pth"))
+    config = (folder / "config.yaml").read_bytes()
+    words = ("train", "--resume", "--output-dir", folder, "data.train.num_workers=0")
+    code, out, err = frcnn(*words, "optimizer.lr=5e-5", "seed=9")
+    path = folder / "checkpoint_00000001.pth"
+    assert (code, err.splitlines()) == (
+        2,
+        [
+            f"error: {path}: cannot go on with another config than its own",
+            "  optimizer.lr: 0.002 in the checkpoint, 5.0e-05 now",
+            "  seed: 0 in the checkpoint, 9 now",
+            f"set them back to resume, or start a new run with --init-weights {path}",
+        ],
+    )
+    assert "learning rate" not in out
+    code, out, _ = frcnn(*words)
+    assert code == 0
+    assert "changed, with no effect on the training: data.train.num_workers: 1 in the checkpoint, 0 now\n" in out
+    assert "learning rate 0.002 as in the checkpoint, 0.000102 at this iteration\n" in out
+    assert "reference batch size" not in out
+    assert (folder / "config.yaml").read_bytes() == config
+    assert (folder / "curves.png").exists()
+
+
+def test_a_run_that_stopped_early_says_why(trained, frcnn, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(trained, folder, ignore=shutil.ignore_patterns("checkpoint_00000002.pth"))
+    path = folder / "checkpoint_00000001.pth"
+    torch.save({**torch.load(path, weights_only=True), "stop_reason": "bbox/AP has not improved"}, path)
+    code, _, err = frcnn("train", "--resume", "--output-dir", folder)
+    assert code == 2
+    assert "the run was stopped early, at iteration 1 of 2: bbox/AP has not improved; nothing is left to resume" in err
+
+
+def test_of_several_processes_the_main_one_tells_a_mistake(start, frcnn, monkeypatch, tmp_path):
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    words = ("--config-file", TINY, "--output-dir", tmp_path / "run", "--device", "cpu", "num_classes=7")
+    process = start(*words, launcher=torchrun)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert output.count("error: num_classes is 7 in the config") == 1
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr("frcnn.cli.train.HEAD_START", 0.0)
+    assert "error: num_classes is 7 in the config" in frcnn("train", *words)[2]  # nobody else told it
 
 
 @pytest.mark.parametrize(
