@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from frcnn.engine.durations import Duration, require_some
-from frcnn.engine.precision import Amp
+from frcnn.precision import Amp
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,9 @@ class TrainerOptions:
         duration: length of the training, such as 12ep or 90000it.
         amp: mixed precision of the forward pass: off (float32), bf16 or fp16.
         clip_grad_norm: largest global norm of the gradient; null does not clip.
-        accumulate: a batch is split into this many parts whose gradients are averaged before one step.
+        accumulate: a batch is split into this many parts whose gradients are averaged before one step. Each part divides its
+            losses by its own count, so with loss_normalizer sampled or positive, and in the ROI heads, the mean of the parts is
+            near the loss of the whole batch and not equal to it; batch norms see one part at a time.
         channels_last: weights and activations in NHWC memory order, faster for convolutions on most devices.
         compile: torch.compile for the backbone.
     """

@@ -15,11 +15,13 @@ class Hook:
     """Something that happens at named moments of training. Every moment is given the trainer.
 
     The moments of one step are before_step, after_backward (gradients are there, weights still old) and after_step (weights
-    are new, `trainer.iteration` has counted the step).
+    are new, `trainer.iteration` has counted the step). Then comes between_steps. What belongs to every step (a sum, an average)
+    is done in after_step, and what happens at an interval in between_steps: an error there loses no step. The checkpoint that is
+    then saved holds the hooks' states from before that moment, and a resumed run begins by repeating it.
 
     Attributes:
-        order: hooks run in the order of this number and, where it is the same, of the config. Checkpoints run last (100), so
-            that what they save includes what every other hook did in that step.
+        order: hooks run in the order of this number and, where it is the same, of the config. Checkpoints (100) come after
+            everything whose state they hold and before what may take long or fail without harm, such as pictures (110).
     """
 
     order: int = 50
@@ -35,6 +37,9 @@ class Hook:
 
     def after_step(self, trainer: Trainer) -> None:
         """After the optimizer's step."""
+
+    def between_steps(self, trainer: Trainer) -> None:
+        """After every hook's after_step: the place for evaluating, saving and writing, where `trainer.is_due` says so."""
 
     def after_evaluation(self, trainer: Trainer, evaluation: Evaluation) -> None:
         """After the test sets have been evaluated, on every process; metrics are the same on all."""
@@ -75,6 +80,17 @@ class Schedule:
             epoch_length: iterations an epoch.
         """
         raise NotImplementedError(f"{type(self).__name__} must define __call__()")
+
+    def check(self, total: int, epoch_length: float) -> None:
+        """Called once before training: refuses what makes no sense for this length and warns of what has no effect.
+
+        Args:
+            total: steps of the whole training.
+            epoch_length: iterations an epoch.
+
+        Raises:
+            UserError: the schedule contradicts itself.
+        """
 
 
 HOOKS = Registry(Hook)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
+
 from fvcore.common.param_scheduler import CosineParamScheduler, MultiStepParamScheduler, ParamScheduler
 
 from frcnn.engine.durations import Duration
 from frcnn.engine.roles import SCHEDULES, Schedule
+from frcnn.errors import UserError
+
+logger = logging.getLogger("frcnn")
 
 
 def warmed_up(base: ParamScheduler, iteration: int, total: int, warmup: int, warmup_factor: float) -> float:
@@ -29,12 +35,23 @@ def _check_warmup_factor(warmup_factor: float) -> None:
         raise ValueError(f"warmup_factor must be in [0, 1], got {warmup_factor}")
 
 
+def _warn_of_long_warmup(warmup: Duration, total: int, epoch_length: float) -> None:
+    if warmup.iterations(epoch_length) >= total:
+        logger.warning(
+            "the warm-up (schedule.warmup=%s) lasts as long as the whole training of %d iterations, so the learning rate never "
+            "reaches optimizer.lr; shorten it, for example schedule.warmup=%dit",
+            warmup,
+            total,
+            total // 10,
+        )
+
+
 @SCHEDULES.register
 class WarmupMultiStep(Schedule):
     """Drops the learning rate at milestones, after a linear warm-up.
 
     Args:
-        milestones: when the learning rate drops.
+        milestones: when the learning rate drops, one after the other.
         gamma: factor of each drop.
         warmup: length of the warm-up.
         warmup_factor: factor on the learning rate at the first step.
@@ -57,11 +74,32 @@ class WarmupMultiStep(Schedule):
         self.warmup_factor = warmup_factor
 
     def __call__(self, iteration: int, total: int, epoch_length: float) -> float:
-        milestones = sorted(m.iterations(epoch_length) for m in self.milestones)
+        milestones = [m.iterations(epoch_length) for m in self.milestones]
         milestones = [m for m in milestones if m < total]
         values = [self.gamma**i for i in range(len(milestones) + 1)]
         base = MultiStepParamScheduler(values, num_updates=total, milestones=milestones)
         return warmed_up(base, iteration, total, self.warmup.iterations(epoch_length), self.warmup_factor)
+
+    def check(self, total: int, epoch_length: float) -> None:
+        iterations = [m.iterations(epoch_length) for m in self.milestones]
+        if any(later <= earlier for earlier, later in zip([0, *iterations], iterations, strict=False)):
+            raise UserError(
+                f"schedule.milestones must be above 0 and rise from one to the next, got {_listed(self.milestones)}, "
+                f"which are the iterations {', '.join(map(str, iterations))}"
+            )
+        missed = [m for m, at in zip(self.milestones, iterations, strict=True) if at >= total]
+        if missed:
+            logger.warning(
+                "training ends after %d iterations and never reaches schedule.milestones %s; lower them, or lengthen "
+                "trainer.duration",
+                total,
+                _listed(missed),
+            )
+        _warn_of_long_warmup(self.warmup, total, epoch_length)
+
+
+def _listed(durations: Sequence[Duration]) -> str:
+    return ", ".join(map(str, durations))
 
 
 @SCHEDULES.register
@@ -91,3 +129,6 @@ class WarmupCosine(Schedule):
     def __call__(self, iteration: int, total: int, epoch_length: float) -> float:
         base = CosineParamScheduler(1.0, self.final_factor)
         return warmed_up(base, iteration, total, self.warmup.iterations(epoch_length), self.warmup_factor)
+
+    def check(self, total: int, epoch_length: float) -> None:
+        _warn_of_long_warmup(self.warmup, total, epoch_length)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,9 +19,10 @@ from frcnn import distributed
 from frcnn.engine.durations import Duration
 from frcnn.engine.metrics import MetricsFile
 from frcnn.engine.options import StepFacts, TrainerOptions
-from frcnn.engine.precision import autocast, gradient_scaler
 from frcnn.engine.roles import Hook, Schedule
+from frcnn.engine.signals import stop_on_signals
 from frcnn.engine.validation import Evaluation, TestSet, evaluate
+from frcnn.precision import autocast, gradient_scaler
 from frcnn.structures import Batch, DrawKey
 
 logger = logging.getLogger("frcnn")
@@ -90,6 +90,8 @@ class Trainer:
         self.stop_reason: str | None = None
         self.interrupted = False
         self.between_steps = True  # weights, counters and hooks agree: a checkpoint saved now is exact
+        self._moment_began: dict[str, Any] | None = None  # what the moment between steps may change, as it was before
+        self._moment_is_due = False  # the checkpoint was saved before that moment was over
         self.batch: Batch | None = None
         self.facts: StepFacts | None = None
 
@@ -99,8 +101,9 @@ class Trainer:
 
     def train(self) -> None:
         """Runs until the end, a stop, or an exception, which hooks see before the caller does."""
+        self.schedule.check(self.max_iterations, self.epoch_length)
         try:
-            with _stop_on_signals(self):
+            with stop_on_signals(self._interrupt):
                 self._call("before_train")
                 self._loop()
                 self._call("after_train")
@@ -112,10 +115,13 @@ class Trainer:
     def _loop(self) -> None:
         network = self._prepared_model()
         batches = iter(self.loader)
+        if self._moment_is_due:
+            self._between_steps()
         while self.iteration < self.max_iterations and self.stop_reason is None:
             started = time.perf_counter()
             batch = next(batches)
             data_seconds = time.perf_counter() - started
+            self.between_steps = False  # the forward pass already changes something: statistics of batch norms
             self._key_draws()
             self.batch = replace(batch, draw=DrawKey(self.seed, self.iteration, distributed.rank() * len(batch)))
             self._call("before_step")
@@ -124,22 +130,30 @@ class Trainer:
             self.scaler.unscale_(self.optimizer)
             self.facts = StepFacts(losses, self._clip_gradient(), lr, data_seconds, 0.0)
             self._call("after_backward")
-            self.between_steps = False
             self.scaler.step(self.optimizer)
             self.scaler.update()
             self.optimizer.zero_grad(set_to_none=True)
             self.iteration += 1
             self.facts.seconds = time.perf_counter() - started
             self._call("after_step")
-            self.between_steps = True
+            self._between_steps()
+
+    def _between_steps(self) -> None:
+        """Evaluations, saves and logs. An error here costs no step: a checkpoint can still be saved, see `state_dict`."""
+        self._moment_began = self._changed_between_steps()
+        self.between_steps = True
+        self._call("between_steps")
+        self._moment_began, self._moment_is_due = None, False
 
     def _forward_backward(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
         parts = batch.split(self.options.accumulate)
         sums: dict[str, Tensor] = {}
-        for part in parts:
-            with autocast(self.options.amp, self.device):
-                losses = network(part).losses
-            self.scaler.scale(total_loss(losses) / len(parts)).backward()
+        alone = network.no_sync if isinstance(network, DistributedDataParallel) else nullcontext
+        for index, part in enumerate(parts, start=1):
+            with alone() if index < len(parts) else nullcontext():  # processes exchange gradients once a step
+                with autocast(self.options.amp, self.device):
+                    losses = network(part).losses
+                self.scaler.scale(total_loss(losses) / len(parts)).backward()
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0) + value.detach() / len(parts)
         return sums
@@ -175,8 +189,13 @@ class Trainer:
             getattr(hook, moment)(self, *args)
 
     def stop(self, reason: str) -> None:
-        """Asks for a stop after this step; the reason is printed."""
+        """Asks for a stop after this step; the first reason is printed."""
         self.stop_reason = self.stop_reason or reason
+
+    def _interrupt(self, reason: str) -> None:
+        logger.warning("%s: this step is finished and saved; once more ends at once", reason)
+        self.interrupted = self.interrupted or self.stop_reason is None
+        self.stop(reason)
 
     def evaluate(self, *, with_losses: bool = False) -> Evaluation:
         """Evaluates on every test set, writes the metrics, and tells the hooks."""
@@ -204,9 +223,19 @@ class Trainer:
         length = every.amount * self.epoch_length
         return math.floor(self.iteration / length) > math.floor((self.iteration - 1) / length)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that an exact resume needs: tensors and plain Python."""
+    def state_dict(self, *, failed: bool = False) -> dict[str, Any]:
+        """Everything that an exact resume needs: tensors and plain Python.
+
+        Args:
+            failed: training has ended by an exception. If that was in the moment between two steps, the state is the one
+                before that moment, which a resumed run then repeats: the evaluation that failed is made up for.
+
+        Returns:
+            besides what torch gives: `stop_reason`, why a hook has stopped the run for good, None where it may go on
+            (also after an interruption).
+        """
         averaged = {} if self.evaluated_model is self.model else {"ema": self.evaluated_model.state_dict()}
+        before_moment = self._moment_began if failed else None
         return {
             **self.about,
             **averaged,
@@ -216,13 +245,20 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "moment_is_due": before_moment is not None,
+            **(before_moment or self._changed_between_steps()),
+        }
+
+    def _changed_between_steps(self) -> dict[str, Any]:
+        return {
             "hooks": {name: hook.state_dict() for name, hook in self.hooks.items()},
+            "stop_reason": None if self.interrupted else self.stop_reason,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on from a checkpoint; lines of the metrics files that lie behind it are removed.
 
-        The model's own weights are loaded by the caller, which can report on them.
+        The model's own weights are loaded by the caller, which can report on them. A `stop_reason` is for the caller too.
         """
         self.iteration = state["iteration"]
         self.optimizer.load_state_dict(state["optimizer"])
@@ -230,40 +266,12 @@ class Trainer:
         for name, hook in self.hooks.items():
             if state["hooks"].get(name):
                 hook.load_state_dict(state["hooks"][name])
+        self._moment_is_due = state.get("moment_is_due", False)
         if distributed.is_main():
             for file in (self.metrics, self.timing):
-                file.cut_back(self.iteration)
+                file.cut_back(self.iteration - self._moment_is_due)
 
 
 def total_loss(losses: Mapping[str, Tensor]) -> Tensor:
     """The sum of the entries whose names start with "loss"."""
     return torch.stack([value.float() for name, value in losses.items() if name.startswith("loss")]).sum()
-
-
-@contextmanager
-def _stop_on_signals(trainer: Trainer) -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM finishes the step and saves; the second one ends at once.
-
-    Several processes would not all see it in the same step, so there the launcher's way of ending them stays.
-    """
-    if distributed.world_size() > 1:
-        yield
-        return
-
-    def ask(number: int, _frame: Any) -> None:
-        if trainer.interrupted:
-            raise KeyboardInterrupt
-        trainer.interrupted = True
-        trainer.stop(f"interrupted by {signal.Signals(number).name}")
-
-    previous: dict[signal.Signals, Any] = {}
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            previous[number] = signal.signal(number, ask)
-    except ValueError:
-        pass  # not the main thread: the program that embeds us handles its own signals
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -11,9 +11,10 @@ from torch import nn
 
 from frcnn import distributed
 from frcnn.data.roles import Dataset
-from frcnn.engine.precision import Amp
+from frcnn.errors import UserError
 from frcnn.evaluation.inference import run_inference
 from frcnn.evaluation.roles import EvaluationResult, Evaluator
+from frcnn.precision import Amp
 from frcnn.structures import Detections
 
 
@@ -52,23 +53,32 @@ class Evaluation:
 
     @property
     def metrics(self) -> dict[str, float | None]:
-        """`set/metric` -> value in 0..100, losses as `set/loss_...`."""
+        """`set/metric` -> value in 0..100; where losses were computed, `set/loss` (the total) and `set/loss_...`."""
         flat = {
             f"{name}/{key}": value for name, result in self.results.items() for key, value in result.metrics.items()
         }
-        return flat | {f"{name}/{key}": value for name, losses in self.losses.items() for key, value in losses.items()}
+        return flat | named_losses(self.losses)
 
     def find(self, metric: str) -> float | None:
         """A metric by `set/metric`, or by `metric` alone: then of the first set.
 
         Raises:
-            KeyError: there is none; the message lists all.
+            UserError: there is none; the message lists all.
         """
         metrics = self.metrics
         for name in (metric, *(f"{name}/{metric}" for name in self.results)):
             if name in metrics:
                 return metrics[name]
-        raise KeyError(f"no metric is called {metric!r}; there are: {', '.join(metrics)}")
+        raise UserError(f"no metric is called {metric!r}; there are: {', '.join(metrics)}")
+
+
+def named_losses(losses: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """`set/loss`, the total, and `set/loss_...` of the losses of each set."""
+    named = {}
+    for name, values in losses.items():
+        named[f"{name}/loss"] = sum(value for key, value in values.items() if key.startswith("loss"))
+        named |= {f"{name}/{key}": value for key, value in values.items()}
+    return named
 
 
 def evaluate(
@@ -93,6 +103,7 @@ def evaluate(
     Returns:
         the evaluation; metrics are the same on every process.
     """
+    distributed.broadcast_buffers(model)
     results, detections, losses = {}, {}, {}
     for test_set in test_sets:
         inference = run_inference(model, test_set.loader, device, amp=amp, with_losses=with_losses)
@@ -102,5 +113,26 @@ def evaluate(
         results[test_set.name] = distributed.broadcast_object(result)
         detections[test_set.name] = inference.detections
         if with_losses:
-            losses[test_set.name] = distributed.broadcast_object(inference.losses)
+            losses[test_set.name] = inference.losses
     return Evaluation(results, detections, losses)
+
+
+def evaluate_losses(
+    model: nn.Module, test_sets: Sequence[TestSet], device: torch.device, amp: Amp
+) -> dict[str, dict[str, float]]:
+    """The mean losses on every test set, without judging what was detected.
+
+    Args:
+        model: a detector, not wrapped for distributed training.
+        test_sets: the sets, in order.
+        device: where the model is.
+        amp: precision of the forward pass.
+
+    Returns:
+        set -> name -> loss, the same on every process.
+    """
+    distributed.broadcast_buffers(model)
+    return {
+        test_set.name: run_inference(model, test_set.loader, device, amp=amp, with_losses=True).losses
+        for test_set in test_sets
+    }

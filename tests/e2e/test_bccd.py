@@ -8,7 +8,7 @@ import torch
 
 from frcnn.assembly import build_model
 from frcnn.data.collate import pack
-from frcnn.engine.precision import autocast
+from frcnn.precision import autocast
 from frcnn.engine.trainer import total_loss
 from frcnn.experiment import read_config
 

@@ -13,7 +13,10 @@ from frcnn.engine.roles import Schedule
 from frcnn.engine.trainer import Trainer
 from frcnn.engine.validation import TestSet
 from frcnn.evaluation.roles import EvaluationResult
-from frcnn.structures import Batch, Output
+from frcnn.structures import Batch, Detections, Output
+
+NO_INDEX = torch.zeros(0, dtype=torch.int64)
+NOTHING = Detections(torch.zeros(0, 4), torch.zeros(0), NO_INDEX, NO_INDEX)
 
 
 class ToyDetector(nn.Module):
@@ -23,11 +26,13 @@ class ToyDetector(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.tensor(0.5))
         self.bias = nn.Parameter(torch.tensor(1.0))
+        self.register_buffer("batches_seen", torch.tensor(0))  # a statistic that a training forward changes
 
     def forward(self, batch):
+        self.batches_seen += self.training
         images = torch.stack(list(batch.images)).mean(dim=(1, 2, 3))
         return Output(
-            None,
+            None if self.training else [NOTHING] * len(batch),
             {
                 "loss_fit": (self.weight * images - 1).square().mean(),
                 "loss_bias": self.bias.square(),
@@ -60,7 +65,7 @@ class Constant(Schedule):
 
 
 class ToyEvaluator:
-    """Gives the next of some APs at each evaluation."""
+    """Gives the next of some APs at each evaluation, or raises it."""
 
     metric_names = ("bbox/AP",)
 
@@ -68,21 +73,24 @@ class ToyEvaluator:
         self.values = list(values)
 
     def __call__(self, detections, *, weights_loaded=None):
-        return EvaluationResult({"bbox/AP": self.values.pop(0)})
+        value = self.values.pop(0)
+        if isinstance(value, BaseException):
+            raise value
+        return EvaluationResult({"bbox/AP": value})
 
 
 @pytest.fixture
 def toy(tmp_path):
-    def make(hooks=None, aps=(), duration="8it", start=0, folder=None, **options):
+    def make(hooks=None, aps=(), duration="8it", start=0, folder=None, test_batches=(), schedule=None, **options):
         folder = folder or tmp_path
         folder.mkdir(exist_ok=True)
         model = ToyDetector()
         dataset = SimpleNamespace(categories=[])
-        test_sets = [TestSet("val", dataset, [], ToyEvaluator(aps))] if aps else []
+        test_sets = [TestSet("val", dataset, list(test_batches), ToyEvaluator(aps))] if aps else []
         return Trainer(
             model,
             SGD(model, lr=0.1, momentum=0.9, weight_decay=0.0),
-            Constant(),
+            schedule or Constant(),
             ToyLoader(start),
             test_sets,
             hooks or {},
@@ -92,3 +100,21 @@ def toy(tmp_path):
         )
 
     return make
+
+
+@pytest.fixture
+def a_batch():
+    return next(iter(ToyLoader()))
+
+
+@pytest.fixture
+def resume():
+    """Goes on from a checkpoint in the trainer's folder to the end."""
+
+    def run(trainer, iteration):
+        state = torch.load(trainer.folder / f"checkpoint_{iteration:08d}.pth", weights_only=True)
+        trainer.model.load_state_dict(state["model"])
+        trainer.load_state_dict(state)
+        trainer.train()
+
+    return run

@@ -2,6 +2,7 @@ import pytest
 
 from frcnn.engine.durations import Duration
 from frcnn.engine.schedules import WarmupCosine, WarmupMultiStep
+from frcnn.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -37,6 +38,28 @@ def test_multi_step_warms_up_on_a_line_and_drops_at_its_milestones():
 def test_a_milestone_behind_the_end_is_never_reached():
     schedule = WarmupMultiStep(milestones=(Duration(500, "it"),), warmup=Duration(0, "it"))
     assert {schedule(i, total=100, epoch_length=10) for i in range(100)} == {1.0}
+
+
+@pytest.mark.parametrize("milestones", ["0it", "8ep, 8ep", "11ep, 8ep", "8ep, 80it"])
+def test_milestones_that_do_not_rise_are_refused_with_their_iterations(milestones):
+    schedule = WarmupMultiStep(milestones=tuple(map(Duration.from_text, milestones.split(","))))
+    with pytest.raises(UserError, match=f"must be above 0 and rise from one to the next, got {milestones}, which are"):
+        schedule.check(total=120, epoch_length=10)
+
+
+def test_milestones_and_a_warm_up_behind_the_end_are_reported_once(toy, caplog):
+    milestones = (Duration(5, "it"), Duration(8, "it"), Duration(9, "it"))
+    trainer = toy(schedule=WarmupMultiStep(milestones=milestones, warmup=Duration(8, "it")), duration="8it")
+    trainer.train()
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+    assert "ends after 8 iterations and never reaches schedule.milestones 8it, 9it; lower them" in caplog.text
+    assert "warm-up (schedule.warmup=8it) lasts as long as the whole training of 8 iterations" in caplog.text
+
+
+def test_a_schedule_that_fits_says_nothing(caplog):
+    WarmupMultiStep(milestones=(Duration(8, "ep"),), warmup=Duration(10, "it")).check(total=120, epoch_length=10)
+    WarmupCosine(warmup=Duration(10, "it")).check(total=120, epoch_length=10)
+    assert not caplog.records
 
 
 def test_cosine_is_one_half_at_half_time():

@@ -1,12 +1,14 @@
 import json
 import signal
+from dataclasses import replace
 
 import pytest
 import torch
 
 from frcnn.engine.durations import Duration
-from frcnn.engine.hooks import EMA, LogMetrics, NaNGuard, SaveCheckpoint
+from frcnn.engine.hooks import EMA, LogMetrics, NaNGuard, Profile, SaveCheckpoint, SavePictures
 from frcnn.engine.metrics import MetricsFile
+from frcnn.engine.options import StepFacts
 from frcnn.engine.roles import Hook
 from frcnn.engine.trainer import total_loss
 from frcnn.errors import UserError
@@ -42,7 +44,7 @@ def test_accumulated_parts_give_the_step_of_the_whole_batch(toy, tmp_path):
     whole, parts = toy(), toy(accumulate=2, folder=tmp_path / "parts")
     whole.train()
     parts.train()
-    torch.testing.assert_close(whole.model.state_dict(), parts.model.state_dict())
+    torch.testing.assert_close(dict(whole.model.named_parameters()), dict(parts.model.named_parameters()))
 
 
 def test_a_batch_that_cannot_be_split_says_so(toy):
@@ -119,7 +121,7 @@ def test_a_loss_that_is_not_a_number_stops_before_the_weights_change(toy, tmp_pa
     trainer = toy({"guard": NaNGuard(), "poison": Recorder(at=2, do=lambda t: t.model.bias.data.fill_(float("nan")))})
     with pytest.raises(UserError) as caught:
         trainer.train()
-    assert "iteration 2: loss_bias is not a number" in str(caught.value)
+    assert "iteration 2: loss_bias is not a finite number" in str(caught.value)
     assert "image ids [4, 5]" in str(caught.value)
     assert trainer.iteration == 2
     assert torch.isfinite(trainer.model.weight)
@@ -127,6 +129,44 @@ def test_a_loss_that_is_not_a_number_stops_before_the_weights_change(toy, tmp_pa
     assert dump["image_ids"] == [4, 5]
     assert dump["losses"]["loss_bias"] == "nan"
     assert dump["lr"] == 0.1
+
+
+def poisoned_gradient(iteration, value=float("nan")):
+    """From an iteration on, the loss is finite and a gradient is not."""
+
+    def begin(trainer):
+        trainer.model.bias.register_hook(lambda gradient: gradient * value)
+
+    return Recorder(at=iteration, do=begin)
+
+
+@pytest.mark.parametrize("clip", [None, 1.0])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_gradient_that_is_not_finite_stops_before_the_weights_change(toy, value, clip):
+    trainer = toy({"guard": NaNGuard(), "poison": poisoned_gradient(2, value)}, clip_grad_norm=clip)
+    with pytest.raises(UserError, match="iteration 2: the gradient is not a finite number") as caught:
+        trainer.train()
+    assert "No checkpoint had been saved yet" in str(caught.value)
+    assert trainer.iteration == 2
+    assert all(torch.isfinite(value) for value in trainer.model.state_dict().values())
+
+
+def test_a_failing_step_is_not_saved_and_the_last_checkpoint_stays(toy, tmp_path):
+    save = SaveCheckpoint(every=Duration(2, "it"), keep=1)
+    trainer = toy({"guard": NaNGuard(), "save": save, "poison": poisoned_gradient(3)})
+    with pytest.raises(UserError, match=r"checkpoint_00000002\.pth is from before it"):
+        trainer.train()
+    assert [path.name for path in tmp_path.glob("*.pth")] == ["checkpoint_00000002.pth"]
+    state = torch.load(tmp_path / "checkpoint_00000002.pth", weights_only=True)
+    assert state["model"]["batches_seen"] == 2  # the failing forward pass was the fourth
+    assert trainer.model.batches_seen == 4
+
+
+def test_under_fp16_the_scaler_skips_a_gradient_that_is_not_finite(toy):
+    trainer = toy({"guard": NaNGuard(), "poison": poisoned_gradient(2)}, duration="4it")
+    trainer.options = replace(trainer.options, amp="fp16")
+    trainer.facts = StepFacts({"loss": torch.tensor(1.0)}, torch.tensor(float("inf")), 0.1, 0.0, 0.0)
+    trainer.hooks["guard"].after_backward(trainer)
 
 
 def test_ema_is_the_average_by_hand(toy):
@@ -141,7 +181,7 @@ def test_ema_is_the_average_by_hand(toy):
     assert trainer.evaluated_model.weight.item() == pytest.approx(expected)
 
 
-def test_going_on_from_a_checkpoint_is_the_uninterrupted_run_bit_by_bit(toy, tmp_path):
+def test_going_on_from_a_checkpoint_is_the_uninterrupted_run_bit_by_bit(toy, resume, tmp_path):
     def hooks():
         return {
             "log": LogMetrics(every=Duration(3, "it")),
@@ -155,11 +195,8 @@ def test_going_on_from_a_checkpoint_is_the_uninterrupted_run_bit_by_bit(toy, tmp
     killed = toy({**hooks(), "stop": stop}, duration="12it", folder=tmp_path / "killed", clip_grad_norm=1.0)
     with pytest.raises(KeyboardInterrupt):
         killed.train()
-    state = torch.load(tmp_path / "killed" / "checkpoint_00000005.pth", weights_only=True)
     resumed = toy(hooks(), duration="12it", start=5, folder=tmp_path / "killed", clip_grad_norm=1.0)
-    resumed.model.load_state_dict(state["model"])
-    resumed.load_state_dict(state)
-    resumed.train()
+    resume(resumed, 5)
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[name])
         assert torch.equal(whole.evaluated_model.state_dict()[name], resumed.evaluated_model.state_dict()[name])
@@ -192,3 +229,32 @@ def test_lines_behind_the_checkpoint_and_unfinished_lines_are_cut(tmp_path):
     assert file.cut_back(20) == 2
     assert [json.loads(line)["iteration"] for line in file.path.read_text().splitlines()] == [10, 20]
     assert json.loads(file.path.read_text().splitlines()[0])["loss"] == "nan"
+
+
+def test_a_profile_that_training_cuts_short_is_written(toy, tmp_path, caplog):
+    caplog.set_level("INFO", logger="frcnn")
+    toy({"profile": Profile(start=1, steps=5)}, duration="3it").train()
+    assert "profile of 2 steps" in caplog.text
+    assert (tmp_path / "profile.json").exists()
+
+
+def test_a_profile_that_never_began_says_so(toy, tmp_path, caplog):
+    toy({"profile": Profile(start=10)}, duration="3it").train()
+    assert "no profile: training ended after 3 steps, and Profile.start is 10" in caplog.text
+    assert not (tmp_path / "profile.json").exists()
+
+
+def test_an_interrupted_run_saves_and_draws_nothing(toy, tmp_path):
+    interrupt = Recorder(at=2, do=lambda trainer: signal.raise_signal(signal.SIGINT))
+    pictures = SavePictures()
+    pictures.evaluation = object()  # drawing it would fail
+    toy({"pictures": pictures, "interrupt": interrupt, "save": SaveCheckpoint()}, aps=[1.0]).train()
+    assert (tmp_path / "checkpoint_00000002.pth").exists()
+
+
+def test_the_checkpoint_comes_before_the_pictures(toy, tmp_path):
+    pictures = SavePictures()
+    pictures.evaluation = object()
+    with pytest.raises(AttributeError):
+        toy({"pictures": pictures, "save": SaveCheckpoint()}, aps=[1.0], duration="2it").train()
+    assert (tmp_path / "checkpoint_00000002.pth").exists()

@@ -10,7 +10,6 @@ from frcnn.checkpoint.save import checkpoint_path, keep_last, save_checkpoint
 from frcnn.engine.durations import Duration, require_some
 from frcnn.engine.roles import HOOKS, Hook
 from frcnn.engine.trainer import Trainer
-from frcnn.errors import UserError
 
 logger = logging.getLogger("frcnn")
 
@@ -37,7 +36,7 @@ class SaveCheckpoint(Hook):
     def before_train(self, trainer: Trainer) -> None:
         self.saved_at = trainer.iteration
 
-    def after_step(self, trainer: Trainer) -> None:
+    def between_steps(self, trainer: Trainer) -> None:
         if trainer.is_due(self.every):
             self._save(trainer)
 
@@ -46,26 +45,25 @@ class SaveCheckpoint(Hook):
             self._save(trainer)
 
     def on_exception(self, trainer: Trainer, error: BaseException) -> None:
-        """A broken image after hours of training costs none of them. Other processes may be gone: nobody waits for them.
+        """A broken image, or an evaluation that fails after hours of training, costs no step.
 
-        A mistake of the user's between the optimizer's step and here is an evaluation that failed: the step is whole, and
-        only that evaluation is lost.
+        What fails within a step is not saved, since it may have changed the model. Other processes may be gone: nobody
+        waits for them.
         """
-        whole = trainer.between_steps or isinstance(error, UserError)
-        if whole and self.saved_at is not None and self.saved_at < trainer.iteration:
-            self._write(trainer)
+        if trainer.between_steps and self.saved_at is not None and self.saved_at < trainer.iteration:
+            self._write(trainer, failed=True)
 
     def _save(self, trainer: Trainer) -> None:
         self._write(trainer)
         distributed.barrier()
 
-    def _write(self, trainer: Trainer) -> None:
-        self.saved_at = trainer.iteration
+    def _write(self, trainer: Trainer, *, failed: bool = False) -> None:
         if distributed.is_main():
             path = checkpoint_path(trainer.folder, trainer.iteration)
-            save_checkpoint(path, trainer.state_dict())
+            save_checkpoint(path, trainer.state_dict(failed=failed))
             keep_last(trainer.folder, self.keep)
             logger.info("saved %s", path)
+        self.saved_at = trainer.iteration
 
 
 def weights_for_prediction(trainer: Trainer) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from frcnn import distributed
 from frcnn.engine.durations import Duration, require_some
 from frcnn.engine.roles import HOOKS, Hook
 from frcnn.engine.trainer import Trainer
-from frcnn.engine.validation import Evaluation, evaluate
+from frcnn.engine.validation import Evaluation, evaluate_losses, named_losses
 from frcnn.evaluation.results import save_coco_results
 from frcnn.inspect.draw import save_gallery
 
@@ -25,7 +25,8 @@ class Evaluate(Hook):
 
     Args:
         every: how often; null is at the end only.
-        losses: compute the losses on the test sets in the same pass; they are logged as SET/loss_... .
+        losses: compute the losses on the test sets in the same pass; they are logged as SET/loss and SET/loss_..., and
+            BestCheckpoint and EarlyStop can watch them.
     """
 
     order = 20
@@ -35,7 +36,7 @@ class Evaluate(Hook):
         self.every = every
         self.losses = losses
 
-    def after_step(self, trainer: Trainer) -> None:
+    def between_steps(self, trainer: Trainer) -> None:
         if trainer.is_due(self.every):
             trainer.evaluate(with_losses=self.losses)
 
@@ -56,6 +57,8 @@ class Evaluate(Hook):
 class ValidationLoss(Hook):
     """Computes the losses on the test sets, in eval mode, at an interval. It disturbs nothing: no draw and no statistic.
 
+    It logs SET/loss and its parts, and no hook can watch them: for BestCheckpoint and EarlyStop, set `losses` of Evaluate.
+
     Args:
         every: how often.
     """
@@ -66,43 +69,31 @@ class ValidationLoss(Hook):
         require_some("every", every)
         self.every = every
 
-    def after_step(self, trainer: Trainer) -> None:
+    def between_steps(self, trainer: Trainer) -> None:
         if not trainer.is_due(self.every):
             return
-        evaluation = evaluate_losses(trainer)
-        if distributed.is_main():
-            values = {f"{name}/{key}": v for name, losses in evaluation.losses.items() for key, v in losses.items()}
-            trainer.metrics.write(trainer.iteration, values)
-            for name, losses in evaluation.losses.items():
-                total = sum(value for key, value in losses.items() if key.startswith("loss"))
-                parts = ", ".join(
-                    f"{key.removeprefix('loss_')} {v:.3f}" for key, v in losses.items() if key.startswith("loss")
-                )
-                logger.info("%s: loss %.3f (%s)", name, total, parts)
-
-
-def evaluate_losses(trainer: Trainer) -> Evaluation:
-    """The mean losses of the evaluated weights on every test set."""
-    return evaluate(
-        trainer.evaluated_model,
-        trainer.test_sets,
-        trainer.device,
-        trainer.options.amp,
-        with_losses=True,
-        weights_loaded=True,
-    )
+        losses = evaluate_losses(trainer.evaluated_model, trainer.test_sets, trainer.device, trainer.options.amp)
+        if not distributed.is_main():
+            return
+        values = named_losses(losses)
+        trainer.metrics.write(trainer.iteration, values)
+        for name in losses:
+            parts = [f"{k.removeprefix('loss_')} {v:.3f}" for k, v in losses[name].items() if k.startswith("loss_")]
+            logger.info("%s: loss %.3f (%s)", name, values[f"{name}/loss"], ", ".join(parts))
 
 
 @HOOKS.register
 class SavePictures(Hook):
     """Draws the detections of the last evaluation beside the ground truth, into the run folder's pictures/.
 
+    An interrupted run draws none: whoever interrupts does not want to wait.
+
     Args:
         num_images: how many images of each test set, spread over it.
         score_thresh: detections below this score are not drawn.
     """
 
-    order = 60
+    order = 110  # behind the checkpoint
 
     def __init__(self, *, num_images: int = 16, score_thresh: float = 0.5) -> None:
         if num_images < 0 or not 0 <= score_thresh <= 1:
@@ -117,7 +108,7 @@ class SavePictures(Hook):
         self.evaluation = evaluation
 
     def after_train(self, trainer: Trainer) -> None:
-        if self.evaluation is None or not distributed.is_main():
+        if self.evaluation is None or trainer.interrupted or not distributed.is_main():
             return
         for test_set in trainer.test_sets:
             save_gallery(

@@ -1,13 +1,15 @@
-"""Stops at a loss that is not a number, before it reaches the weights, and says what was going on."""
+"""Stops at a loss or a gradient that is not a number, before it reaches the weights, and says what was going on."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from frcnn import distributed
+from frcnn.checkpoint.save import find_last
 from frcnn.engine.roles import HOOKS, Hook
 from frcnn.engine.trainer import Trainer
 from frcnn.errors import UserError
@@ -15,8 +17,9 @@ from frcnn.errors import UserError
 
 @HOOKS.register
 class NaNGuard(Hook):
-    """Ends training when a loss is NaN or infinite; the weights are still those of the step before.
+    """Ends training when a loss or the gradient is NaN or infinite; such a step changes no weight and is never saved.
 
+    With amp fp16 only losses are looked at: there the gradient scaler skips the steps whose gradient is too large for it.
     What was known is written to nan_dump.json in the run folder: losses, image ids, learning rate, gradient norm, boxes.
     """
 
@@ -26,31 +29,53 @@ class NaNGuard(Hook):
         pass
 
     def after_backward(self, trainer: Trainer) -> None:
-        assert trainer.facts is not None and trainer.batch is not None
-        losses = trainer.facts.losses
-        values = torch.stack([value.float() for value in losses.values()])
-        if bool(torch.isfinite(values).all()):
-            return
-        broken = [name for name, value in losses.items() if not bool(torch.isfinite(value))]
-        gradients = [p.grad for p in trainer.model.parameters() if p.grad is not None]
-        dump = {
-            "iteration": trainer.iteration,
-            "rank": distributed.rank(),
-            "losses": {name: str(float(value)) for name, value in losses.items()},
-            "lr": trainer.facts.lr,
-            "gradient_norm": str(float(nn.utils.get_total_norm(gradients))),
-            "amp": trainer.options.amp,
-            "image_ids": [int(i) for i in trainer.batch.image_ids],
-            "image_sizes": [list(size) for size in trainer.batch.image_sizes],
-            "gt_boxes": [t.boxes.tolist() for t in trainer.batch.targets or ()],
-        }
-        path = trainer.folder / f"nan_dump{f'_rank{distributed.rank()}' if distributed.rank() else ''}.json"
-        path.write_text(json.dumps(dump, indent=1), encoding="utf-8")
-        raise UserError(
-            f"training stopped at iteration {trainer.iteration}: {', '.join(broken)} is not a number "
-            f"(image ids {dump['image_ids']}, learning rate {trainer.facts.lr:g}, gradient norm {dump['gradient_norm']}); "
-            f"the weights of the last checkpoint are intact. {_likely_cause(trainer)} What was known is in {path}"
-        )
+        assert trainer.facts is not None
+        losses = torch.stack([value.float() for value in trainer.facts.losses.values()])
+        finite = torch.isfinite(losses).all()
+        if trainer.options.amp != "fp16":
+            finite &= torch.isfinite(_gradient_norm(trainer))
+        # the processes agree, or those that go on would wait for ever; reading the answer is the step's one synchronisation
+        if distributed.mean_over_processes(finite.float()).item() < 1:
+            _stop(trainer)
+
+
+def _gradient_norm(trainer: Trainer) -> Tensor:
+    assert trainer.facts is not None
+    if trainer.facts.grad_norm is not None:
+        return trainer.facts.grad_norm
+    return nn.utils.get_total_norm([p.grad for p in trainer.model.parameters() if p.grad is not None])
+
+
+def _stop(trainer: Trainer) -> None:
+    assert trainer.facts is not None and trainer.batch is not None
+    facts, batch = trainer.facts, trainer.batch
+    broken = [name for name, value in facts.losses.items() if not bool(torch.isfinite(value))]
+    dump = {
+        "iteration": trainer.iteration,
+        "rank": distributed.rank(),
+        "losses": {name: str(float(value)) for name, value in facts.losses.items()},
+        "lr": facts.lr,
+        "gradient_norm": str(float(_gradient_norm(trainer))),
+        "amp": trainer.options.amp,
+        "image_ids": [int(i) for i in batch.image_ids],
+        "image_sizes": [list(size) for size in batch.image_sizes],
+        "gt_boxes": [t.boxes.tolist() for t in batch.targets or ()],
+    }
+    found = distributed.all_gather_objects((broken, dump["image_ids"]))
+    image_ids = [image_id for names, ids in found for image_id in ids if names or not any(names for names, _ in found)]
+    everywhere = dict.fromkeys(name for names, _ in found for name in names)
+    path = trainer.folder / f"nan_dump{f'_rank{distributed.rank()}' if distributed.rank() else ''}.json"
+    path.write_text(json.dumps(dump, indent=1), encoding="utf-8")
+    raise UserError(
+        f"training stopped at iteration {trainer.iteration}: {', '.join(everywhere) or 'the gradient'} is not a finite number "
+        f"(image ids {image_ids}, learning rate {facts.lr:g}, gradient norm {dump['gradient_norm']}). "
+        f"{_what_is_left(trainer.folder)} {_likely_cause(trainer)} What was known is in {path}"
+    )
+
+
+def _what_is_left(folder: Path) -> str:
+    last = find_last(folder)
+    return f"{last} is from before it." if last else "No checkpoint had been saved yet."
 
 
 def _likely_cause(trainer: Trainer) -> str:

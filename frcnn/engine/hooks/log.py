@@ -23,6 +23,9 @@ logger = logging.getLogger("frcnn")
 class LogMetrics(Hook):
     """Averages what the steps measured and writes a line at an interval.
 
+    A checkpoint between two lines holds the sums of the first process. So with several processes, the first line after a
+    resume counts the steps before it as that process measured them; the lines after it are exact.
+
     Args:
         every: how often a line is written.
         tensorboard: write event files too; needs the tensorboard package, and says so if it is missing.
@@ -58,14 +61,19 @@ class LogMetrics(Hook):
         self.images += len(batch) * distributed.world_size()
         self.seconds += facts.seconds
         self.data_seconds += facts.data_seconds
-        if trainer.is_due(self.every):
-            self._write(trainer, facts.lr)
 
-    def _write(self, trainer: Trainer, lr: float) -> None:
+    def between_steps(self, trainer: Trainer) -> None:
+        if trainer.is_due(self.every):
+            self._write(trainer)
+
+    def _write(self, trainer: Trainer) -> None:
         names = list(self.sums)
         means = torch.stack([self.sums[name].float() for name in names]) / self.steps
         values = dict(zip(names, distributed.mean_over_processes(means).tolist(), strict=True))
         loss = sum(value for name, value in values.items() if name.startswith("loss"))
+        lr = trainer.optimizer.param_groups[0][
+            "lr"
+        ]  # of the last step, also where a resumed run makes up for this line
         metrics = {"epoch": round(trainer.epoch, 4), "lr": lr, "loss": loss, **values}
         timing = self._timing(trainer)
         self.sums, self.steps = {}, 0

@@ -20,7 +20,7 @@ class Profile(Hook):
 
     Args:
         start: how many steps pass before it begins.
-        steps: how many steps are profiled.
+        steps: how many steps are profiled; fewer if training ends before.
         rows: operators in the printed table.
     """
 
@@ -39,15 +39,25 @@ class Profile(Hook):
         if self.done == self.start and distributed.is_main():
             self.profiler = torch.profiler.profile(record_shapes=True)
             self.profiler.start()
-
-    def after_step(self, trainer: Trainer) -> None:
         self.done += 1
-        if self.profiler is None or self.done < self.start + self.steps:
-            return
+
+    def between_steps(self, trainer: Trainer) -> None:
+        if self.profiler is not None and self.done >= self.start + self.steps:
+            self._finish(trainer)
+
+    def after_train(self, trainer: Trainer) -> None:
+        if self.profiler is not None:
+            self._finish(trainer)
+        elif self.done <= self.start and distributed.is_main():
+            logger.warning(
+                "no profile: training ended after %d steps, and Profile.start is %d; lower it", self.done, self.start
+            )
+
+    def _finish(self, trainer: Trainer) -> None:
         self.profiler.stop()
         path = trainer.folder / "profile.json"
         self.profiler.export_chrome_trace(str(path))
         key = "self_cuda_time_total" if trainer.device.type == "cuda" else "self_cpu_time_total"
         table = self.profiler.key_averages().table(sort_by=key, row_limit=self.rows)
-        logger.info("profile of %d steps (trace: %s)\n%s", self.steps, path, table)
+        logger.info("profile of %d steps (trace: %s)\n%s", self.done - self.start, path, table)
         self.profiler = None

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
 Amp = Literal["off", "bf16", "fp16"]
 
 
-def autocast(amp: Amp, device: torch.device) -> AbstractContextManager:
+def autocast(amp: Amp, device: torch.device) -> torch.autocast:
     """The context for a forward pass.
 
     Args:
-        amp: "off" is float32.
+        amp: "off" is float32, also inside another autocast.
         device: where the model is.
+
+    Raises:
+        ValueError: another word.
     """
-    if amp == "off":
-        return nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16 if amp == "bf16" else torch.float16)
+    if amp not in get_args(Amp):
+        raise ValueError(f"amp must be off, bf16 or fp16, got {amp!r}")
+    dtype = torch.float16 if amp == "fp16" else torch.bfloat16
+    return torch.autocast(device.type, dtype=dtype, enabled=amp != "off")
 
 
 def gradient_scaler(amp: Amp, device: torch.device) -> torch.amp.GradScaler:
