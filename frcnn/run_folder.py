@@ -83,11 +83,15 @@ def unused_folder(wanted: Path) -> Path:
 
 
 def latest_folder(wanted: Path) -> Path:
-    """The newest of `name`, `name_2`, `name_3`, ... that exists; the name itself if none does."""
-    folder, number = wanted, 2
-    while (following := wanted.with_name(f"{wanted.name}_{number}")).exists():
-        folder, number = following, number + 1
-    return folder
+    """The newest of `name`, `name_2`, `name_3`, ... that holds a run; the name itself if none does.
+
+    An evaluation that was written with --output-dir may have taken a number too.
+    """
+    folder, latest, number = wanted, wanted, 2
+    while folder.exists():
+        latest = folder if (folder / CONFIG).exists() else latest
+        folder, number = wanted.with_name(f"{wanted.name}_{number}"), number + 1
+    return latest
 
 
 def _take_back(folder: Path, *, keep: bool) -> None:

@@ -677,6 +677,14 @@ def test_resuming_with_another_config_is_refused(trained, frcnn, tmp_path):
     assert (folder / "curves.png").exists()
 
 
+def test_an_evaluation_beside_a_run_is_not_taken_for_its_newest(train, trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "run")
+    shutil.copytree(trained, tmp_path / "run_2")
+    (tmp_path / "run_3").mkdir()
+    (tmp_path / "run" / "config.yaml").unlink()
+    assert train("--resume")[2].startswith(f"error: {tmp_path}/run_2/checkpoint_00000002.pth: the run is finished")
+
+
 def test_a_run_that_stopped_early_says_why(trained, frcnn, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(trained, folder, ignore=shutil.ignore_patterns("checkpoint_00000002.pth"))
