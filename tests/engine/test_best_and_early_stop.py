@@ -78,6 +78,14 @@ def test_a_loss_that_nothing_gives_is_refused_before_the_first_step(toy, metric,
     assert trainer.iteration == 0
 
 
+def test_another_wrong_name_is_refused_before_the_first_forward_pass(toy):
+    hooks = {"evaluate": EvaluateOnly(every=EVERY_STEP, losses=True), "best": BestCheckpoint(metric="bbox/mAP")}
+    trainer = toy(hooks, aps=[1.0])
+    with pytest.raises(UserError, match=r"there are: bbox/AP, loss, val/bbox/AP, val/loss$"):
+        trainer.train()
+    assert trainer.model.batches_seen == 0
+
+
 def test_a_part_of_the_loss_can_be_watched(toy, a_batch):
     best = BestCheckpoint(metric="loss_fit", higher_is_better=False)
     hooks = {"evaluate": EvaluateOnly(every=EVERY_STEP, losses=True), "best": best}

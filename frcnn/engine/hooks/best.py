@@ -37,8 +37,10 @@ class _WatchMetric(Hook):
         self.known = _known(names, ["loss"] if losses else [])
         if self.metric in self.known:
             self.known = None
-        elif not losses:
+        elif "loss" not in self.metric:
             self._refuse(self.known)
+        elif not losses:
+            self._refuse(self.known, "; losses on the test sets are computed with losses: true in Evaluate")
 
     def after_backward(self, trainer: Trainer) -> None:
         """The names of single losses are only known now, still before the first step."""
@@ -51,11 +53,8 @@ class _WatchMetric(Hook):
             self._refuse(known)
         self.known = None
 
-    def _refuse(self, known: list[str]) -> None:
+    def _refuse(self, known: list[str], hint: str = "") -> None:
         there = f"there are: {', '.join(known)}" if known else "there is no test set under data.test"
-        hint = (
-            "" if "loss" not in self.metric else "; losses on the test sets are computed with losses: true in Evaluate"
-        )
         raise UserError(f"{type(self).__name__}.metric: no metric is called {self.metric!r}; {there}{hint}")
 
     def improved(self, trainer: Trainer, evaluation: Evaluation, min_delta: float) -> bool:
