@@ -41,13 +41,16 @@ def build_model(experiment: Experiment, categories: Sequence[Category], device: 
     return model.to(device)
 
 
-def build_test_sets(experiment: Experiment, categories: Sequence[Category], *, with_targets: bool) -> list[TestSet]:
+def build_test_sets(
+    experiment: Experiment, categories: Sequence[Category], *, with_targets: bool, pin_memory: bool = False
+) -> list[TestSet]:
     """Every test set with its loader and evaluator.
 
     Args:
         experiment: the run.
         categories: of the model's classes; a test set must have the same.
         with_targets: whether batches carry ground truth, for validation losses.
+        pin_memory: for a CUDA device.
 
     Raises:
         UserError: a test set's categories are not the model's.
@@ -61,6 +64,7 @@ def build_test_sets(experiment: Experiment, categories: Sequence[Category], *, w
             batch_size=data.batch_size,
             num_workers=data.num_workers,
             with_targets=with_targets,
+            pin_memory=pin_memory,
             start_method=experiment.data.train.start_method,
         )
         test_sets.append(TestSet(name, data.dataset, loader, experiment.evaluator(data.dataset)))

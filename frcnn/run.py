@@ -128,7 +128,7 @@ def evaluate_only(request: Request) -> Evaluation:
         model = build_model(experiment, categories, device)
         report = load_weights(model, weights.state_dict, source=request.weights, strict=True)
         _log_lines(report.summary())
-        test_sets = build_test_sets(experiment, categories, with_targets=False)
+        test_sets = build_test_sets(experiment, categories, with_targets=False, pin_memory=device.type == "cuda")
         evaluation = evaluate(model, test_sets, device, experiment.trainer.amp, weights_loaded=True)
         for name, result in evaluation.results.items():
             _log_lines(f"{name}\n{result.table()}")
@@ -182,7 +182,7 @@ def _build_trainer(
         experiment.optimizer(model),
         experiment.schedule,
         build_train_loader(experiment, start_batch=start, pin_memory=device.type == "cuda"),
-        build_test_sets(experiment, categories, with_targets=True),
+        build_test_sets(experiment, categories, with_targets=True, pin_memory=device.type == "cuda"),
         experiment.hooks,
         experiment.trainer,
         device=device,

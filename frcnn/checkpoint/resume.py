@@ -53,7 +53,7 @@ def load_to_resume(path: Path, max_iterations: int) -> dict[str, Any]:
             f"of another length is another run. Set trainer.duration back to {planned}it to resume, or start a new run "
             f"with --init-weights {path}"
         )
-    if done >= planned:
+    if done >= planned and not checkpoint.get("moment_is_due"):
         raise UserError(
             f"{path}: the run is finished ({done:,} of {planned:,} iterations), nothing is left to resume; {instead}"
         )

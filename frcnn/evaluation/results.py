@@ -11,7 +11,6 @@ import msgspec
 
 from frcnn.data.roles import Category
 from frcnn.evaluation.columns import DetectionColumns
-from frcnn.evaluation.roles import EvaluationResult
 from frcnn.structures import Detections
 
 
@@ -46,16 +45,6 @@ def save_coco_results(
 ) -> None:
     """Writes `coco_results` as JSON; the file is there whole or not at all."""
     _write(Path(path), msgspec.json.encode(coco_results(detections, categories)))
-
-
-def save_metrics(path: str | os.PathLike[str], results: Mapping[str, EvaluationResult]) -> None:
-    """Writes the metrics of a run as JSON; the file is there whole or not at all.
-
-    Args:
-        path: of the file.
-        results: name of the test set -> its result. A metric that has no value is null.
-    """
-    _write(Path(path), msgspec.json.format(msgspec.json.encode(dict(results)), indent=2) + b"\n")
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -8,9 +8,9 @@ import torch
 
 from frcnn.assembly import build_model
 from frcnn.data.collate import pack
-from frcnn.precision import autocast
 from frcnn.engine.trainer import total_loss
 from frcnn.experiment import read_config
+from frcnn.precision import autocast
 
 ROOT = Path(__file__).parent.parent.parent
 PLACES = [Path(os.environ.get("FRCNN_DATASETS", "datasets")), ROOT.parent / "shared" / "datasets"]

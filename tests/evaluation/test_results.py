@@ -5,8 +5,7 @@ import json
 import pytest
 
 from frcnn.data.roles import Category
-from frcnn.evaluation.coco import CocoEvaluator
-from frcnn.evaluation.results import coco_results, save_coco_results, save_metrics
+from frcnn.evaluation.results import coco_results, save_coco_results
 from frcnn.evaluation.roles import ClassMetrics, EvaluationResult
 
 CATEGORIES = [Category(18, "cat"), Category(90, "dog")]
@@ -45,20 +44,6 @@ def test_a_file_that_cannot_be_finished_leaves_the_old_one(tmp_path, monkeypatch
         save_coco_results(path, {1: found((0, 0.1, (0, 0, 1, 1)))}, CATEGORIES)
     assert path.read_text() == "[]"
     assert [file.name for file in tmp_path.iterdir()] == ["val.json"]
-
-
-def test_metrics_are_readable_json_with_null_for_not_available(tmp_path, dataset_of, found):
-    result = CocoEvaluator(dataset_of([(1, 0, (0, 0, 50, 50))]))({1: found((0, 0.9, (0, 0, 50, 50)))})
-    save_metrics(tmp_path / "metrics.json", {"val": result})
-    saved = json.loads((tmp_path / "metrics.json").read_text())["val"]
-    assert saved["metrics"]["bbox/AP"] == pytest.approx(100)
-    assert saved["metrics"]["bbox/APs"] is None
-    assert saved["per_class"][1] == {
-        "name": "dog",
-        "num_objects": 0,
-        "metrics": dict.fromkeys(saved["per_class"][0]["metrics"]),
-    }
-    assert saved["notes"] == ["1 of 2 images were not run; nothing is found in them"]
 
 
 def test_table_is_aligned_and_says_not_available():
