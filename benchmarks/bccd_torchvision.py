@@ -28,9 +28,9 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 
 from frcnn.assembly import build_model, build_test_sets, build_train_loader
 from frcnn.engine.optim import scale_learning_rate
-from frcnn.engine.precision import autocast
 from frcnn.engine.trainer import Trainer, total_loss
 from frcnn.experiment import Experiment, read_config
+from frcnn.precision import autocast
 from frcnn.structures import Batch, Detections, Output
 
 CONFIG = Path(__file__).parent.parent / "configs" / "bccd" / "faster_rcnn_R_18_FPN_small.yaml"
