@@ -87,9 +87,15 @@ def build(name: str, experiment: Experiment, seed: int) -> nn.Module:
     return TorchvisionDetector(len(experiment.data.train.dataset.categories), 64, {"train": 1000, "test": 500})
 
 
-def train_one(name: str, seed: int, folder: Path, iterations: int) -> None:
+def train_one(name: str, seed: int, folder: Path, iterations: int, given: Sequence[str]) -> None:
     """Trains and evaluates one detector with one seed, and writes result.json."""
-    overrides = [f"seed={seed}", f"trainer.duration={iterations}it", "hooks.evaluate.every=null", "hooks.pictures=null"]
+    overrides = [
+        f"seed={seed}",
+        f"trainer.duration={iterations}it",
+        "hooks.evaluate.every=null",
+        "hooks.pictures=null",
+        *given,
+    ]
     experiment = read_config(CONFIG, overrides).build()
     categories = experiment.data.train.dataset.categories
     model = build(name, experiment, seed)
@@ -118,9 +124,9 @@ def train_one(name: str, seed: int, folder: Path, iterations: int) -> None:
     (folder / "result.json").write_text(json.dumps(result, indent=1))
 
 
-def compare_speed(rounds: int) -> None:
+def compare_speed(rounds: int, overrides: Sequence[str]) -> None:
     """Seconds a training iteration of both on the same batches, alternating in one process; prints medians and their ratio."""
-    experiment = read_config(CONFIG, []).build()
+    experiment = read_config(CONFIG, overrides).build()
     batches = iter(build_train_loader(experiment, start_batch=0, pin_memory=False))
     models = {name: build(name, experiment, 0).train() for name in ("frcnn", "torchvision")}
     optimizers = {name: experiment.optimizer(model) for name, model in models.items()}
@@ -170,19 +176,23 @@ def main() -> None:
     parser.add_argument(
         "--one", action="store_true", help="train the first detector with the first seed in this process"
     )
-    args = parser.parse_args()
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="options of our config")
+    args = parser.parse_intermixed_args()
     if args.speed:
-        compare_speed(args.speed)
+        compare_speed(args.speed, args.overrides)
         return
     if args.one:
-        train_one(args.detectors[0], args.seeds[0], args.output, args.iterations)
+        train_one(args.detectors[0], args.seeds[0], args.output, args.iterations, args.overrides)
         return
     for seed in args.seeds:
         for name in args.detectors:
             folder = args.output / f"{name}_{seed}"
             if not (folder / "result.json").exists():
                 command = [sys.executable, __file__, "--one", "--detectors", name, "--seeds", str(seed)]
-                subprocess.run([*command, "--output", str(folder), "--iterations", str(args.iterations)], check=True)
+                subprocess.run(
+                    [*command, "--output", str(folder), "--iterations", str(args.iterations), *args.overrides],
+                    check=True,
+                )
     results = [json.loads(path.read_text()) for path in sorted(args.output.glob("*/result.json"))]
     print(table(results))
 
