@@ -35,7 +35,7 @@ class FrozenBatchNorm2d(nn.Module):
         self.register_buffer("running_var", torch.ones(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        if not x.requires_grad:
+        if not x.requires_grad and self.eps > 0:  # torch 2.11's batch_norm refuses an eps of 0
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
         # With a gradient, batch_norm would keep a copy of x for the backward pass; scaling does not need one. Scale and
         # shift are made in float32, because a small variance overflows in half precision.
