@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -12,10 +13,19 @@ from frcnn.config import Registry
 
 @dataclass(frozen=True)
 class Category:
-    """A class of objects: its id in the annotation file and its name."""
+    """A class of objects.
+
+    Args:
+        id: in the annotation file.
+        name: of the class.
+        keypoints: names of its J keypoints, such as "left_eye"; none as a rule.
+        skeleton: pairs of indices 0..J-1 that a picture joins by a line.
+    """
 
     id: int
     name: str
+    keypoints: tuple[str, ...] = ()
+    skeleton: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,6 +60,9 @@ class GroundTruth:
         boxes: [m, 4] float64, x1 y1 x2 y2 in pixels of the files.
         areas: [m] float64, in square pixels: of the mask where the file gives it, else of the box.
         iscrowd: [m] bool.
+        segmentation: gives the polygons, the RLE or None of object 0..m-1 as the file has it; None where the data set
+            has no segmentation at all.
+        keypoints: [m, J, 3] float64 x, y, visibility; None where the data set has none.
     """
 
     categories: Sequence[Category]
@@ -60,6 +73,8 @@ class GroundTruth:
     boxes: np.ndarray
     areas: np.ndarray
     iscrowd: np.ndarray
+    segmentation: Callable[[int], Any] | None = None
+    keypoints: np.ndarray | None = None
 
 
 class Dataset:

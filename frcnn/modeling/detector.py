@@ -118,13 +118,16 @@ class FasterRCNN(Detector):
     def to_original_size(
         self, detections: Detections, image_size: tuple[int, int], original_size: tuple[int, int]
     ) -> Detections:
-        """Scales boxes from the image the network saw, (h, w), to the original one; each axis has its own factor."""
+        """Scales boxes and keypoints from the image the network saw, (h, w), to the original; each axis by itself."""
         scale_y, scale_x = (original / seen for original, seen in zip(original_size, image_size, strict=True))
         boxes = detections.boxes * detections.boxes.new_tensor((scale_x, scale_y, scale_x, scale_y))
+        keypoints = detections.keypoints
+        if keypoints is not None:
+            keypoints = keypoints * keypoints.new_tensor((scale_x, scale_y, 1.0))
         if not self.clip_detections:
-            return replace(detections, boxes=boxes)
+            return replace(detections, boxes=boxes, keypoints=keypoints)
         boxes = clip_boxes(boxes, original_size)
-        return replace(detections, boxes=boxes).select(large_mask(boxes))
+        return replace(detections, boxes=boxes, keypoints=keypoints).select(large_mask(boxes))
 
 
 def _round_up(value: int, divisor: int) -> int:
