@@ -321,6 +321,35 @@ class ScoredBoxes:
 
 
 @dataclass(frozen=True)
+class EncodedMasks:
+    """Masks of objects pasted into their image, as COCO's run lengths: some hundred bytes each, however large the image.
+
+    Args:
+        size: (h, w) of the image.
+        counts: D run-length strings as COCO compresses them.
+    """
+
+    size: tuple[int, int]
+    counts: tuple[bytes, ...]
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    def __getitem__(self, index: Tensor) -> EncodedMasks:
+        """Some of the masks, for an index [n] int64 or [D] bool."""
+        chosen = torch.arange(len(self))[index.cpu()]  # [n]
+        return EncodedMasks(self.size, tuple(self.counts[i] for i in chosen.tolist()))
+
+    def to(self, device: torch.device | str) -> EncodedMasks:
+        """Itself: run lengths are bytes, which are on no device."""
+        return self
+
+    def rle(self, i: int) -> dict[str, Any]:
+        """Mask i as COCO's tools take it."""
+        return {"size": list(self.size), "counts": self.counts[i]}
+
+
+@dataclass(frozen=True)
 class Detections:
     """Objects found in one image, best first.
 
@@ -332,6 +361,8 @@ class Detections:
         masks: [D, M, M] probabilities 0..1 in the frame of each box (M is 28 as a rule), or None. Pasted into the image
             only where that is needed, so that they cost little to move and boxes can be scaled under them.
         keypoints: [D, J, 3] x, y and score, or None.
+        encoded_masks: the masks pasted into the original image, or None: what inference over a data set keeps in place of
+            `masks`, so that memory and messages between processes stay small.
     """
 
     boxes: Tensor
@@ -340,6 +371,7 @@ class Detections:
     index: Tensor
     masks: Tensor | None = None
     keypoints: Tensor | None = None
+    encoded_masks: EncodedMasks | None = None
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -355,7 +387,7 @@ class Detections:
     def to(self, device: torch.device | str) -> Detections:
         return self._each(lambda column: column.to(device))
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Detections:
+    def _each(self, change: Callable[[Any], Any]) -> Detections:
         columns = {f.name: getattr(self, f.name) for f in fields(self)}
         return replace(self, **{name: change(column) for name, column in columns.items() if column is not None})
 

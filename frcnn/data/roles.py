@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -20,12 +20,14 @@ class Category:
         name: of the class.
         keypoints: names of its J keypoints, such as "left_eye"; none as a rule.
         skeleton: pairs of indices 0..J-1 that a picture joins by a line.
+        frequency: of a long-tailed data set (LVIS): r, c or f, for rare, common and frequent.
     """
 
     id: int
     name: str
     keypoints: tuple[str, ...] = ()
     skeleton: tuple[tuple[int, int], ...] = ()
+    frequency: Literal["r", "c", "f"] | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,11 @@ class GroundTruth:
         segmentation: gives the polygons, the RLE or None of object 0..m-1 as the file has it; None where the data set
             has no segmentation at all.
         keypoints: [m, J, 3] float64 x, y, visibility; None where the data set has none.
+        difficult: [m] bool, objects that Pascal VOC counts neither as found nor as missed; None where none is marked.
+        absent_classes: of each of the n images, the classes that people looked for and did not find (LVIS:
+            neg_category_ids); None where every class was looked for in every image.
+        unfinished_classes: of each of the n images, the classes of which not every object is annotated (LVIS:
+            not_exhaustive_category_ids); None where there are none.
     """
 
     categories: Sequence[Category]
@@ -75,6 +82,9 @@ class GroundTruth:
     iscrowd: np.ndarray
     segmentation: Callable[[int], Any] | None = None
     keypoints: np.ndarray | None = None
+    difficult: np.ndarray | None = None
+    absent_classes: Sequence[Sequence[int]] | None = None
+    unfinished_classes: Sequence[Sequence[int]] | None = None
 
 
 class Dataset:

@@ -47,6 +47,12 @@ class Detector(Role):
         super().__init__()
         self.num_classes = num_classes
 
+    @property
+    def detection_fields(self) -> frozenset[str]:
+        """What of Detections it fills beside boxes, scores and classes: "masks", "keypoints"."""
+        branches = [part for part in self.modules() if isinstance(part, ROIBranch)]
+        return frozenset(field for branch in branches for field in branch.detection_fields)
+
     def forward(self, batch: Batch) -> Output:
         return super().forward(batch)
 
@@ -254,7 +260,11 @@ class ROIBranch(Role):
     """(feature_shapes, num_classes) | masks and keypoints: what follows the boxes.
 
     In training `(features, rois, targets) -> losses`; in evaluation `.predict(features, detections) -> detections`.
+    `detection_fields` names what of Detections `predict` fills, such as ("masks",): an evaluator that needs it can then
+    refuse, before anything runs, a detector without it.
     """
+
+    detection_fields: tuple[str, ...] = ()
 
     def forward(self, features: Features, rois: Sequence[Rois], targets: Sequence[Targets]) -> dict[str, Tensor]:
         return super().forward(features, rois, targets)
