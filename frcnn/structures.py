@@ -87,10 +87,12 @@ class Predictions:
     Args:
         logits: [N, number of logits of the class loss].
         boxes: [N, 4] decoded boxes (of a class-specific predictor: for each candidate's best class).
+        scores: [N, K] in 0..1, what the class loss makes of the logits; K is 1 in a proposal generator.
     """
 
     logits: Tensor
     boxes: Tensor
+    scores: Tensor
 
 
 @dataclass(frozen=True)
@@ -99,11 +101,13 @@ class Candidates:
 
     Args:
         boxes_per_level: L x [N_l, 4]; candidate order is level, y, x, anchor.
-        predictions: computes logits and decoded boxes when called; a matcher that does not call it pays nothing.
+        predictions: computes logits, scores and decoded boxes when called; a matcher that does not call it pays nothing.
+        image_size: (h, w) of the image before padding, for what is measured in parts of the image.
     """
 
     boxes_per_level: Sequence[Tensor]
     predictions: Callable[[], Predictions] | None = None
+    image_size: tuple[int, int] | None = None
 
     @property
     def boxes(self) -> Tensor:  # [N, 4]

@@ -53,7 +53,9 @@ def sample_rois(
     outputs = _computed_once(run_head, boxes_per_image)
 
     def sample(image: int, boxes: Tensor, targets: Targets) -> Rois:
-        candidates = Candidates([boxes], lambda: box_predictor.predictions(*outputs()[image], boxes))
+        candidates = Candidates(
+            [boxes], lambda: box_predictor.predictions(*outputs()[image], boxes), batch.image_sizes[image]
+        )
         matches = match(candidates, targets)
         labelled = label_candidates(boxes, matches, targets, box_predictor.num_classes)
 

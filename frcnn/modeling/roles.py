@@ -236,9 +236,10 @@ class BoxPredictor(Role):
         raise NotImplementedError(f"{type(self).__name__} must define decode()")
 
     def predictions(self, class_logits: Tensor, deltas: Tensor, boxes: Tensor) -> Predictions:
-        """The logits, and where the best class of each box [r, 4] moves it, without gradient."""
+        """The logits and scores, and where the best class of each box [r, 4] moves it, without gradient."""
         class_logits, deltas = class_logits.detach(), deltas.detach()
-        return Predictions(class_logits, self.decode(class_logits, deltas, boxes).best_boxes())
+        scored = self.decode(class_logits, deltas, boxes)
+        return Predictions(class_logits, scored.best_boxes(), scored.scores)
 
 
 class ROIHeads(Role):

@@ -113,7 +113,7 @@ class RegionProposalNetwork(ProposalGenerator):
         anchors = self.anchor_generator(grid_sizes, batch.padded_size)  # L x [N_l, 4]
         losses = {}
         if batch.targets is not None:
-            matches = self.assign_targets_to_anchors(anchors, output, batch.targets)
+            matches = self.assign_targets_to_anchors(anchors, output, batch.targets, batch.image_sizes)
             losses = self.compute_loss(maps, output, anchors, matches, batch)
         return self.filter_proposals(anchors, output, batch.image_sizes), losses
 
@@ -130,7 +130,11 @@ class RegionProposalNetwork(ProposalGenerator):
 
     @torch.no_grad()
     def assign_targets_to_anchors(
-        self, anchors: Sequence[Tensor], output: RPNOutput, targets: Sequence[Targets]
+        self,
+        anchors: Sequence[Tensor],
+        output: RPNOutput,
+        targets: Sequence[Targets],
+        image_sizes: Sequence[tuple[int, int]],
     ) -> list[Matches]:
         """Gives every anchor of every image a ground truth and a label.
 
@@ -138,6 +142,7 @@ class RegionProposalNetwork(ProposalGenerator):
             anchors: L x [N_l, 4].
             output: what the head says, for matchers that ask for predictions.
             targets: B Targets.
+            image_sizes: B x (h, w) before padding, for matchers that measure in parts of the image.
 
         Returns:
             B Matches of N anchors each.
@@ -146,11 +151,12 @@ class RegionProposalNetwork(ProposalGenerator):
         @torch.no_grad()
         def predictions(image: int) -> Predictions:
             logits, deltas = self.concat_box_prediction_layers(_one_image(output, image))
-            return Predictions(logits, self.box_coder.decode(torch.cat(list(anchors)), deltas))
+            boxes = self.box_coder.decode(torch.cat(list(anchors)), deltas)  # [N, 4]
+            return Predictions(logits, boxes, self.objectness_loss.scores(logits))
 
         return [
-            self.matcher(Candidates(anchors, partial(predictions, image)), target.class_agnostic())
-            for image, target in enumerate(targets)
+            self.matcher(Candidates(anchors, partial(predictions, image), size), target.class_agnostic())
+            for image, (target, size) in enumerate(zip(targets, image_sizes, strict=True))
         ]
 
     def compute_loss(

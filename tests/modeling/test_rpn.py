@@ -97,7 +97,7 @@ def test_the_notes_example():
 
     boxes = [[100, 100, 300, 300], [500, 200, 700, 600], [900, 400, 1000, 450]]
     batch = make_batch((800, 1248), [(800, 1242), (800, 1066)], [boxes, boxes[:1]])
-    matches = rpn.assign_targets_to_anchors([anchors], output, batch.targets)
+    matches = rpn.assign_targets_to_anchors([anchors], output, batch.targets, batch.image_sizes)
     assert [m.labels.shape for m in matches] == [(14_625,), (14_625,)]
     assert set(matches[0].matched_idxs.tolist()) == {-2, -1, 0, 1, 2}
     proposals, losses = rpn({"0": feature}, batch)
@@ -340,6 +340,8 @@ def test_a_matcher_may_ask_what_the_model_says():
         assert [len(boxes) for boxes in candidates.boxes_per_level] == [192, 48]
         assert predictions.logits.shape == (240, 1)
         assert predictions.boxes.shape == (240, 4)
+        assert torch.equal(predictions.scores, predictions.logits.sigmoid())
+        assert candidates.image_size == (64, 64)
         assert not predictions.logits.requires_grad
         assert not predictions.boxes.requires_grad
         assert (targets.classes == 0).all()  # a proposal generator knows no classes
