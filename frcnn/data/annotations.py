@@ -19,8 +19,9 @@ from frcnn.data.annotation_checks import (
     name_of,
     overhang,
 )
-from frcnn.data.coco_json import CocoColumns, read_columns, read_segmentation
+from frcnn.data.coco_json import CocoColumns, read_columns
 from frcnn.data.roles import Category, GroundTruth
+from frcnn.data.segmentations import has_segmentation, read_segmentation
 from frcnn.data.shared import SharedArrays
 from frcnn.errors import UserError
 
@@ -35,7 +36,7 @@ class AnnotationStore:
     The columns are, for n images and m objects sorted by image: `image_ids` [n], `image_sizes` [n, 2] (h, w), `names`
     and `name_offsets` [n + 1], `offsets` [n + 1] (the objects of image i are offsets[i] to offsets[i + 1]),
     `annotation_ids` [m], `classes` [m], `boxes` [m, 4] float64 x1 y1 x2 y2 as in the file, `areas` [m], `iscrowd` [m],
-    `source` [m, 2].
+    `source` [m, 2], and where they were asked for `keypoints` [m, J, 3] float64 as in the file.
 
     Args:
         path: the annotation file.
@@ -43,6 +44,7 @@ class AnnotationStore:
         categories: K categories in the order of their ids; class k is `categories[k]`.
         columns: the arrays.
         notes: what a person should know of the reading: counts, and what was dropped or clipped.
+        has_segmentation: whether at least one object has one.
     """
 
     path: str
@@ -50,6 +52,7 @@ class AnnotationStore:
     categories: tuple[Category, ...]
     columns: SharedArrays
     notes: tuple[str, ...]
+    has_segmentation: bool
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -95,6 +98,8 @@ class AnnotationStore:
             boxes=columns["boxes"],
             areas=columns["areas"],
             iscrowd=columns["iscrowd"],
+            segmentation=self.segmentation if self.has_segmentation else None,
+            keypoints=columns.get("keypoints"),
         )
 
     def segmentation(self, annotation: int) -> Any:
@@ -103,13 +108,20 @@ class AnnotationStore:
         Raises:
             UserError: the file has changed since it was read.
         """
+        self._require_same_file()
+        return read_segmentation(self.path, *self.columns["source"][annotation].tolist())
+
+    def _require_same_file(self) -> None:
         if _version(self.path) != self.version:
             raise UserError(f"{self.path}: the file has changed since this run read it; start the run again")
-        return read_segmentation(self.path, *self.columns["source"][annotation].tolist())
 
 
 def read_annotations(
-    path: str, *, images_without_objects: KeepOrDrop = "keep", on_bad_annotation: ErrorOrSkip = "error"
+    path: str,
+    *,
+    images_without_objects: KeepOrDrop = "keep",
+    on_bad_annotation: ErrorOrSkip = "error",
+    keypoints: bool = False,
 ) -> AnnotationStore:
     """Reads and checks a COCO JSON file.
 
@@ -117,13 +129,14 @@ def read_annotations(
         path: the file.
         images_without_objects: "drop" leaves out images without an object to learn (none at all, or crowds only).
         on_bad_annotation: "skip" leaves out annotations that cannot be used, and counts them; "error" stops.
+        keypoints: whether to read keypoints.
 
     Raises:
         UserError: one message with file, annotation ids, values, what was expected, and what to do.
     """
     path = os.path.abspath(path)
     version = _version(path) if os.path.exists(path) else (0, 0)
-    columns = read_columns(path)
+    columns = read_columns(path, keypoints=keypoints)
     check_lists(columns, path)
     image_index = look_up(columns.annotation_image_ids, columns.image_ids)  # [m]
     classes = look_up(columns.annotation_category_ids, np.array([c.id for c in columns.categories]))  # [m]
@@ -138,7 +151,14 @@ def read_annotations(
     )
     if crowds == len(arrays["classes"]):
         notes.append("not one object is left: there is nothing to learn here, and AP will be n/a")
-    return AnnotationStore(path, version, columns.categories, SharedArrays.create(arrays), (summary, *notes))
+    return AnnotationStore(
+        path,
+        version,
+        columns.categories,
+        SharedArrays.create(arrays),
+        (summary, *notes),
+        has_segmentation=has_segmentation(path, arrays["source"]),
+    )
 
 
 def _version(path: str) -> tuple[int, int]:
@@ -218,7 +238,7 @@ def _sorted_arrays(
     bboxes = columns.bboxes[order]
     areas = columns.areas[order]
     names, name_offsets = _encode([columns.file_names[image] for image in kept.tolist()])
-    return {
+    arrays = {
         "image_ids": columns.image_ids[kept],
         "image_sizes": columns.image_sizes[kept],
         "names": names,
@@ -231,6 +251,9 @@ def _sorted_arrays(
         "iscrowd": columns.iscrowd[order],
         "source": columns.source[order],
     }
+    if columns.keypoints is not None:
+        arrays["keypoints"] = columns.keypoints[order]
+    return arrays
 
 
 def _encode(names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

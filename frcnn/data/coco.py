@@ -27,6 +27,7 @@ class CocoDataset(Dataset):
         images: folder that the file names in the JSON file are relative to; looked up likewise.
         images_without_objects: keep them as background, or drop them (those with crowds only, too).
         on_bad_annotation: error stops at annotations that cannot be used; skip leaves them out and counts them.
+        keypoints: whether to read keypoints, to learn them or to measure them.
     """
 
     def __init__(
@@ -36,11 +37,13 @@ class CocoDataset(Dataset):
         images: str,
         images_without_objects: Literal["keep", "drop"] = "keep",
         on_bad_annotation: Literal["error", "skip"] = "error",
+        keypoints: bool = False,
     ) -> None:
         self.annotations = annotations
         self.images = images
         self.images_without_objects = images_without_objects
         self.on_bad_annotation = on_bad_annotation
+        self.keypoints = keypoints
         self._loaded: tuple[AnnotationStore, str] | None = None
 
     def load(self) -> AnnotationStore:
@@ -59,6 +62,7 @@ class CocoDataset(Dataset):
                 path,
                 images_without_objects=self.images_without_objects,
                 on_bad_annotation=self.on_bad_annotation,
+                keypoints=self.keypoints,
             )
             counts, *findings = store.notes
             logger.info("%s: %s", self.annotations, counts)

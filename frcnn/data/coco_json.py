@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 import numpy as np
 
+from frcnn.data.keypoints import keypoint_columns, keypoint_names
 from frcnn.data.roles import Category
 from frcnn.errors import UserError
 
@@ -38,6 +39,8 @@ class _Image(msgspec.Struct, gc=False):
 class _Category(msgspec.Struct, gc=False):
     id: int
     name: str
+    keypoints: tuple[str, ...] | None = None
+    skeleton: list[tuple[int, int]] | None = None
 
 
 class _Annotation(msgspec.Struct, gc=False):
@@ -49,12 +52,12 @@ class _Annotation(msgspec.Struct, gc=False):
     iscrowd: int | bool | None = 0
 
 
+class _PointedAnnotation(_Annotation, gc=False):
+    keypoints: list[Number] | None = None
+
+
 class _Identified(msgspec.Struct):
     id: int | str | None = None
-
-
-class _Segmented(msgspec.Struct):
-    segmentation: msgspec.Raw = msgspec.Raw(b"null")
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,8 @@ class CocoColumns:
         areas: [m] float64, NaN where there is none.
         iscrowd: [m] bool.
         source: [m, 2] int64, first and one past the last byte of each annotation in the file.
+        keypoints: [m, J, 3] float64 x, y, visibility, zeros where an object has none; None when they were not asked for.
+        keypoint_numbers: [m] int64, how many numbers the file gives: 0, or 3 J if it is right; None likewise.
     """
 
     categories: tuple[Category, ...]
@@ -86,43 +91,38 @@ class CocoColumns:
     areas: np.ndarray
     iscrowd: np.ndarray
     source: np.ndarray
+    keypoints: np.ndarray | None = None
+    keypoint_numbers: np.ndarray | None = None
 
 
-def read_columns(path: str) -> CocoColumns:
+def read_columns(path: str, *, keypoints: bool = False) -> CocoColumns:
     """Decodes the file.
 
     The annotations are first only cut out of the text, then decoded one by one. So a mistake has an index and an id,
     and the file is never in memory as objects: the peak is little more than the file itself.
 
+    Args:
+        path: the file.
+        keypoints: whether to read those too; without, they cost nothing.
+
     Raises:
         UserError: the file is missing, is no JSON, is not of COCO's form, or holds a value of the wrong type.
     """
-    document, buffer, shifts = _decode_document(_map_file(path), path)
+    document, buffer, shifts = _decode_document(map_file(path), path)
     images = _decode_each(document.images, _Image, path, "images")
-    categories = sorted(_decode_each(document.categories, _Category, path, "categories"), key=lambda c: c.id)
+    categories = _categories(_decode_each(document.categories, _Category, path, "categories"), path)
+    num_keypoints = len(keypoint_names(categories, path)) if keypoints else None
     return CocoColumns(
-        categories=tuple(Category(category.id, category.name) for category in categories),
+        categories=categories,
         image_ids=np.array([image.id for image in images], np.int64),
         image_sizes=np.array([(image.height, image.width) for image in images], np.int64).reshape(-1, 2),
         file_names=[image.file_name for image in images],
         source=_source(document.annotations, buffer, shifts),
-        **_annotation_columns(document.annotations, path),
+        **_annotation_columns(document.annotations, path, num_keypoints),
     )
 
 
-def read_segmentation(path: str, start: int, stop: int) -> Any:
-    """The `segmentation` of the annotation at these bytes of the file: polygons, RLE, or None."""
-    with open(path, "rb") as file:
-        file.seek(start)
-        text = file.read(stop - start)
-    try:
-        annotation = msgspec.json.decode(text, type=_Segmented)
-    except msgspec.DecodeError:
-        annotation = msgspec.json.decode(_null_for_nan(text)[0], type=_Segmented)
-    return msgspec.json.decode(annotation.segmentation)
-
-
-def _map_file(path: str) -> mmap.mmap:
+def map_file(path: str) -> mmap.mmap:
     try:
         with open(path, "rb") as file:
             if not os.fstat(file.fileno()).st_size:
@@ -133,7 +133,7 @@ def _map_file(path: str) -> mmap.mmap:
 
 
 def _decode_document(buffer: Buffer, path: str) -> tuple[_Document, Buffer, np.ndarray]:
-    """The document, the text it was decoded from, and where that differs from the file (see `_null_for_nan`)."""
+    """The document, the text it was decoded from, and where that differs from the file (see `null_for_nan`)."""
     shifts = np.empty((0, 2), np.int64)
     try:
         try:
@@ -141,7 +141,7 @@ def _decode_document(buffer: Buffer, path: str) -> tuple[_Document, Buffer, np.n
         except msgspec.ValidationError:
             raise
         except msgspec.DecodeError:
-            buffer, shifts = _null_for_nan(buffer)
+            buffer, shifts = null_for_nan(buffer)
             return msgspec.json.decode(buffer, type=_Document), buffer, shifts
     except msgspec.ValidationError as error:
         raise UserError(
@@ -153,7 +153,7 @@ def _decode_document(buffer: Buffer, path: str) -> tuple[_Document, Buffer, np.n
         ) from error
 
 
-def _null_for_nan(buffer: Buffer) -> tuple[bytes, np.ndarray]:
+def null_for_nan(buffer: Buffer) -> tuple[bytes, np.ndarray]:
     """The text with null for NaN and infinity, which are no JSON but which Python writes; and where it grew or shrank.
 
     Returns:
@@ -195,12 +195,31 @@ def _explain(error: msgspec.ValidationError) -> str:
     return f"{message}{expected}; correct the value in the file"
 
 
-def _annotation_columns(items: Sequence[msgspec.Raw], path: str) -> dict[str, np.ndarray]:
+def _categories(rows: Sequence[_Category], path: str) -> tuple[Category, ...]:
+    """Sorted by id; a skeleton counts from 1 in the file and from 0 here."""
+    for row in rows:
+        names = row.keypoints or ()
+        wrong = [bone for bone in row.skeleton or () if min(bone) < 1 or max(bone) > len(names)]
+        if wrong:
+            raise UserError(
+                f"{path}: category id {row.id} has {len(names)} keypoints, and its skeleton joins {list(wrong[0])}; "
+                f"expected numbers in 1..{len(names)}; correct 'skeleton' in the file"
+            )
+    return tuple(
+        Category(row.id, row.name, row.keypoints or (), tuple((a - 1, b - 1) for a, b in row.skeleton or ()))
+        for row in sorted(rows, key=lambda row: row.id)
+    )
+
+
+def _annotation_columns(items: Sequence[msgspec.Raw], path: str, num_keypoints: int | None) -> dict[str, np.ndarray]:
     chunks = []
+    kind = _Annotation if num_keypoints is None else _PointedAnnotation
     for first in range(0, max(len(items), 1), CHUNK):
-        rows = _decode_each(items[first : first + CHUNK], _Annotation, path, "annotations", first)
+        rows = _decode_each(items[first : first + CHUNK], kind, path, "annotations", first)
         try:
             chunks.append(_columns(rows))
+            if num_keypoints is not None:
+                chunks[-1].update(keypoint_columns([row.keypoints for row in rows], num_keypoints))
         except OverflowError as error:
             raise UserError(
                 f"{path}: annotations {first} to {first + len(rows) - 1}: an id does not fit in 64 bits"
