@@ -26,6 +26,14 @@ class FeatureShape:
 
 
 @dataclass(frozen=True)
+class ROIShape:
+    """Width, and cells along each side, of the features of one ROI."""
+
+    channels: int
+    resolution: int
+
+
+@dataclass(frozen=True)
 class InstanceMasks:
     """The masks of the objects of one image, each cut to a window of its own, one behind the other in one flat tensor.
 

@@ -87,7 +87,6 @@ class CascadeROIHeads(BoxROIHeads):
             in_features=in_features,
             pooler=pooler,
             postprocess=postprocess,
-            branches=branches,
             append_gt=append_gt,
         )
         if not stages:
@@ -101,6 +100,7 @@ class CascadeROIHeads(BoxROIHeads):
             stage.box_predictor(head.out_channels, num_classes) for stage, head in zip(stages, heads, strict=True)
         ]
         self.box_predictor = cast(Sequence[BoxPredictor], nn.ModuleList(predictors))
+        self.add_branches(branches, feature_shapes)
 
     def run_head(self, stage: int, pooled: Tensor) -> tuple[Tensor, Tensor]:
         """[R, C, h, w] -> class_logits [R, num_logits], deltas [R, 4K or 4] of one stage."""

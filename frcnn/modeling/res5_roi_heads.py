@@ -22,6 +22,7 @@ from frcnn.modeling.roles import (
     ROIPooler,
     Sampler,
 )
+from frcnn.structures import ROIShape
 
 
 @BOX_HEADS.register
@@ -58,10 +59,15 @@ class Res5Head(BoxHead):
                 "pool from res4 of a backbone with the same depth and stem_channels"
             )
         self.out_channels = self.res5.out_channels
+        self.shared_shape = ROIShape(self.out_channels, -(-resolution // 2))
 
     def forward(self, roi_features: Tensor) -> Tensor:
         """[R, C, h, w] -> [R, out_channels]."""
-        return self.res5(roi_features).mean(dim=(2, 3))
+        return self.shared_map(roi_features).mean(dim=(2, 3))
+
+    def shared_map(self, roi_features: Tensor) -> Tensor:
+        """[R, C, h, w] -> [R, out_channels, h / 2, w / 2]."""
+        return self.res5(roi_features)
 
 
 @ROI_HEADS.register
@@ -75,7 +81,7 @@ class Res5ROIHeads(StandardROIHeads):
         pooler: features of a fixed size for every box.
         box_predictor: from the vector to classes and boxes.
         postprocess: from scored boxes to detections.
-        branches: what follows the boxes, by name: masks, keypoints.
+        branches: what follows the boxes, by name: masks, keypoints; without a pooler of their own they read res5.
         append_gt: whether ground truths are added to the proposals in training.
         depth: which ResNet the box head is the last stage of.
         norm: FrozenBN, BN, SyncBN or GN.

@@ -24,9 +24,20 @@ from frcnn.modeling.roles import (
     ROIHeads,
     ROIPooler,
     Sampler,
+    SharedFeatures,
 )
 from frcnn.ops.boxes import clip_boxes
-from frcnn.structures import Batch, Candidates, Detections, Matches, Proposals, Rois, ScoredBoxes, Targets
+from frcnn.structures import (
+    Batch,
+    Candidates,
+    Detections,
+    Matches,
+    Proposals,
+    ROIShape,
+    Rois,
+    ScoredBoxes,
+    Targets,
+)
 
 
 class BoxROIHeads(ROIHeads):
@@ -40,7 +51,6 @@ class BoxROIHeads(ROIHeads):
         in_features: Sequence[str],
         pooler: Factory[ROIPooler],
         postprocess: Postprocess,
-        branches: dict[str, Factory[ROIBranch]],
         append_gt: bool,
     ) -> None:
         super().__init__()
@@ -49,7 +59,22 @@ class BoxROIHeads(ROIHeads):
         self.append_gt = append_gt
         self.box_roi_pool = pooler(shapes)
         self.postprocess = SelectDetections(postprocess)
-        built = {name: branch(feature_shapes, num_classes) for name, branch in branches.items()}
+        self.branches: Mapping[str, ROIBranch] = {}
+
+    def add_branches(
+        self,
+        branches: Mapping[str, Factory[ROIBranch]],
+        feature_shapes: FeatureShapes,
+        shared_shape: ROIShape | None = None,
+    ) -> None:
+        """Builds what follows the boxes; the last thing a constructor does, when the box head is there.
+
+        Args:
+            branches: by name: masks, keypoints.
+            feature_shapes: of all maps.
+            shared_shape: of what `shared_features` gives, None where that gives None.
+        """
+        built = {name: branch(feature_shapes, self.num_classes, shared_shape) for name, branch in branches.items()}
         self.branches = cast(Mapping[str, ROIBranch], nn.ModuleDict(built))
 
     def forward(
@@ -59,7 +84,7 @@ class BoxROIHeads(ROIHeads):
         if batch.targets is not None:
             losses, rois = self.compute_losses(features, proposals, batch)
             for branch in self.branches.values():
-                losses.update(branch(features, rois, batch.targets))
+                losses.update(branch(features, rois, batch.targets, self.shared_features(features)))
         elif self.training:
             raise ValueError("ROI heads in training mode need targets; call eval() on the model to predict")
         if self.training:
@@ -67,9 +92,26 @@ class BoxROIHeads(ROIHeads):
 
         scored = self.predict(features, [p.boxes for p in proposals], batch.image_sizes)
         detections = [self.postprocess(scored_in_image) for scored_in_image in scored]
+        return self.predict_branches(features, detections), losses
+
+    def predict_branches(self, features: Features, detections: Sequence[Detections]) -> list[Detections]:
+        """Adds masks, keypoints and whatever else the branches find in given boxes.
+
+        Args:
+            features: maps [B, C, H, W].
+            detections: B Detections in the pixels of the image the network sees.
+
+        Returns:
+            the same detections, with what was found.
+        """
+        shared = self.shared_features(features)
         for branch in self.branches.values():
-            detections = branch.predict(features, detections)
-        return detections, losses
+            detections = branch.predict(features, detections, shared)
+        return list(detections)
+
+    def shared_features(self, features: Features) -> SharedFeatures | None:
+        """What gives branches without a pooler the map that the box head makes of a box; None where it makes none."""
+        return None
 
     def compute_losses(
         self, features: Features, proposals: Sequence[Proposals], batch: Batch
@@ -115,18 +157,23 @@ class StandardROIHeads(BoxROIHeads):
             in_features=in_features,
             pooler=pooler,
             postprocess=postprocess,
-            branches=branches,
             append_gt=append_gt,
         )
         self.matcher = matcher
         self.sampler = sampler
         self.box_head = box_head(self.box_roi_pool.out_channels, self.box_roi_pool.resolution)
         self.box_predictor = box_predictor(self.box_head.out_channels, num_classes)
+        self.add_branches(branches, feature_shapes, self.box_head.shared_shape)
 
     def run_head(self, features: Features, boxes_per_image: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """B x [r, 4] -> class_logits [R, num_logits], deltas [R, 4K or 4]."""
         pooled = self.box_roi_pool(features, boxes_per_image)  # [R, C, h, w]
         return self.box_predictor(self.box_head(pooled))
+
+    def shared_features(self, features: Features) -> SharedFeatures | None:
+        if self.box_head.shared_shape is None:
+            return None
+        return lambda boxes_per_image: self.box_head.shared_map(self.box_roi_pool(features, boxes_per_image))
 
     def compute_losses(
         self, features: Features, proposals: Sequence[Proposals], batch: Batch

@@ -24,6 +24,7 @@ from frcnn.structures import (
     Output,
     Predictions,
     Proposals,
+    ROIShape,
     Rois,
     ScoredBoxes,
     Targets,
@@ -31,6 +32,8 @@ from frcnn.structures import (
 
 Features = Mapping[str, Tensor]
 FeatureShapes = Mapping[str, FeatureShape]
+SharedFeatures = Callable[[Sequence[Tensor]], Tensor]
+"""B x boxes [r, 4] -> the map that the box head makes of each box, [R, C, h, w]."""
 
 
 class Role(nn.Module):
@@ -204,12 +207,21 @@ class ROIPooler(Role):
 
 
 class BoxHead(Role):
-    """(in_channels, resolution) | [R, C, h, w] -> what the predictor reads, [R, out_channels]."""
+    """(in_channels, resolution) | [R, C, h, w] -> what the predictor reads, [R, out_channels].
+
+    A head that makes a map before the vector may share it with the branches (masks of C4 detectors are made of res5):
+    it then has a `shared_shape`, and `shared_map` gives the map.
+    """
 
     out_channels: int
+    shared_shape: ROIShape | None = None
 
     def forward(self, roi_features: Tensor) -> Tensor:
         return super().forward(roi_features)
+
+    def shared_map(self, roi_features: Tensor) -> Tensor:
+        """[R, C, h, w] -> [R, channels, resolution, resolution] of `shared_shape`."""
+        raise NotImplementedError(f"{type(self).__name__} must define shared_map()")
 
 
 class BoxPredictor(Role):
@@ -258,19 +270,29 @@ class ROIHeads(Role):
 
 
 class ROIBranch(Role):
-    """(feature_shapes, num_classes) | masks and keypoints: what follows the boxes.
+    """(feature_shapes, num_classes, shared_shape) | masks and keypoints: what follows the boxes.
 
-    In training `(features, rois, targets) -> losses`; in evaluation `.predict(features, detections) -> detections`.
+    In training `(features, rois, targets, shared) -> losses`; in evaluation
+    `.predict(features, detections, shared) -> detections`. `shared` gives the map that the box head makes of a box, of
+    `shared_shape`, for a branch without a pooler of its own; both are None where the box head keeps no map.
     `detection_fields` names what of Detections `predict` fills, such as ("masks",): an evaluator that needs it can then
     refuse, before anything runs, a detector without it.
     """
 
     detection_fields: tuple[str, ...] = ()
 
-    def forward(self, features: Features, rois: Sequence[Rois], targets: Sequence[Targets]) -> dict[str, Tensor]:
-        return super().forward(features, rois, targets)
+    def forward(
+        self,
+        features: Features,
+        rois: Sequence[Rois],
+        targets: Sequence[Targets],
+        shared: SharedFeatures | None = None,
+    ) -> dict[str, Tensor]:
+        return super().forward(features, rois, targets, shared)
 
-    def predict(self, features: Features, detections: Sequence[Detections]) -> list[Detections]:
+    def predict(
+        self, features: Features, detections: Sequence[Detections], shared: SharedFeatures | None = None
+    ) -> list[Detections]:
         raise NotImplementedError(f"{type(self).__name__} must define predict()")
 
 
@@ -289,4 +311,4 @@ ROI_POOLERS = Registry(ROIPooler, wiring=("feature_shapes",))
 BOX_HEADS = Registry(BoxHead, wiring=("in_channels", "resolution"))
 BOX_PREDICTORS = Registry(BoxPredictor, wiring=("in_channels", "num_classes"))
 ROI_HEADS = Registry(ROIHeads, wiring=("feature_shapes", "num_classes"))
-ROI_BRANCHES = Registry(ROIBranch, wiring=("feature_shapes", "num_classes"))
+ROI_BRANCHES = Registry(ROIBranch, wiring=("feature_shapes", "num_classes", "shared_shape"))

@@ -288,14 +288,15 @@ def test_a_matcher_may_ask_what_the_head_says():
 
 def test_branches_follow_the_boxes():
     class Shrink(ROIBranch):
-        def __init__(self, feature_shapes, num_classes):
+        def __init__(self, feature_shapes, num_classes, shared_shape):
             super().__init__()
             assert set(feature_shapes) == {"p2", "p3"}
+            assert shared_shape is None  # two fully connected layers make no map
 
-        def forward(self, features, rois, targets):
+        def forward(self, features, rois, targets, shared=None):
             return {"loss_shrink": features["p2"].mean() * len(rois)}
 
-        def predict(self, features, detections):
+        def predict(self, features, detections, shared=None):
             return [Detections(d.boxes / 2, d.scores, d.classes, d.index) for d in detections]
 
     heads = make(branches={"shrink": Shrink})
