@@ -11,6 +11,7 @@ COMPONENT_MODULES = (
     "frcnn.modeling.backbones",
     "frcnn.modeling.box_heads",
     "frcnn.modeling.box_predictors",
+    "frcnn.modeling.branches",
     "frcnn.modeling.cascade",
     "frcnn.modeling.detector",
     "frcnn.modeling.losses",
