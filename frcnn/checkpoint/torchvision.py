@@ -25,13 +25,28 @@ _RESNET_RULES = (
 )
 
 
+_BRANCH_RULES = (
+    Rule(r"mask_head\.(\d)\.0\.(\w+)", r"mask.head.convs.\1.\2"),
+    Rule(r"mask_head\.(\d)\.1\.(\w+)", r"mask.head.convs.\1.norm.\2"),
+    Rule(r"mask_head\.mask_fcn(\d)\.(\w+)", lambda m: f"mask.head.convs.{int(m[1]) - 1}.{m[2]}"),
+    Rule(r"mask_predictor\.conv5_mask\.(\w+)", r"mask.head.deconv.\1"),
+    Rule(r"mask_predictor\.mask_fcn_logits\.(\w+)", r"mask.head.predictor.\1"),
+    # torchvision counts the ReLUs between the convolutions of keypoints too.
+    Rule(r"keypoint_head\.(\d+)\.(\w+)", lambda m: f"keypoint.head.convs.{int(m[1]) // 2}.{m[2]}"),
+    Rule(r"keypoint_predictor\.kps_score_lowres\.(\w+)", r"keypoint.head.deconv.\1"),
+)
+
+_PER_CLASS = ("roi_heads.box_predictor.", "roi_heads.branches.mask.head.predictor.")
+
+
 def from_torchvision(state_dict: Mapping[str, Tensor], *, labels: Sequence[int] | None = None) -> Converted:
     """Weights of a torchvision Faster R-CNN, or of a classifier (for the backbone), under our names.
 
-    Detectors: `fasterrcnn_resnet50_fpn`, `fasterrcnn_resnet50_fpn_v2`, `fasterrcnn_mobilenet_v3_large_fpn` and
-    `fasterrcnn_mobilenet_v3_large_320_fpn`, also under the names they had before torchvision 0.13. Classifiers: ResNet,
-    MobileNetV2 and V3. torchvision's background is the first class and ours the last; it regresses boxes for the
-    background and we do not.
+    Detectors: `fasterrcnn_resnet50_fpn`, `fasterrcnn_resnet50_fpn_v2`, `fasterrcnn_mobilenet_v3_large_fpn`,
+    `fasterrcnn_mobilenet_v3_large_320_fpn`, `maskrcnn_resnet50_fpn`, `maskrcnn_resnet50_fpn_v2` and
+    `keypointrcnn_resnet50_fpn`, also under the names they had before torchvision 0.13; masks and keypoints go to the
+    branches that a config calls `mask` and `keypoint`. Classifiers: ResNet, MobileNetV2 and V3. torchvision's background
+    is the first class and ours the last; it has boxes and masks for the background and we do not.
 
     The v1 weights that torchvision publishes (`FasterRCNN_ResNet50_FPN_Weights.COCO_V1`) were trained with a norm whose
     eps was 0: build `ResNet` with `norm_eps: 0` for them. Its MobileNet detectors need `norm_eps: 1e-5`.
@@ -52,7 +67,7 @@ def from_torchvision(state_dict: Mapping[str, Tensor], *, labels: Sequence[int] 
     converted = rename(state_dict, _detector_rules(state_dict))
     weights = dict(converted.state_dict)
     for name in weights:
-        if name.startswith("roi_heads.box_predictor."):
+        if name.startswith(_PER_CLASS):
             weights[name] = _our_classes(name, weights[name], labels)
     return Converted(weights, converted.unused)
 
@@ -92,16 +107,17 @@ def _detector_rules(state_dict: Mapping[str, Tensor]) -> list[Rule]:
         Rule(r"roi_heads\.box_head\.(\d)\.1\.(\w+)", r"roi_heads.box_head.convs.\1.norm.\2"),
         Rule(r"roi_heads\.box_head\.5\.(weight|bias)", r"roi_heads.box_head.fcs.0.\1"),
         Rule(r"(roi_heads\.box_predictor\.(?:cls_score|bbox_pred)\.\w+)", r"\1"),
+        *(rule.under(r"roi_heads\.", "roi_heads.branches.") for rule in _BRANCH_RULES),
     ]
 
 
 def _our_classes(name: str, weight: Tensor, labels: Sequence[int] | None) -> Tensor:
-    """Rows of the box predictor in our order: the classes, and behind them (of the logits only) the background."""
+    """Rows of a predictor in our order: the classes, and behind them (of the class logits only) the background."""
     per_class = 4 if ".bbox_pred." in name else 1
     rows = weight.unflatten(0, (-1, per_class))  # [1 + labels, 4 or 1, ...]
     chosen = list(range(1, len(rows))) if labels is None else list(labels)
     wrong = [label for label in chosen if not 1 <= label < len(rows)]
     if wrong:
         raise ValueError(f"labels must be in 1..{len(rows) - 1}, the objects of these weights; got {wrong}")
-    background = [] if ".bbox_pred." in name else [0]
+    background = [0] if ".cls_score." in name else []
     return rows[torch.tensor(chosen + background)].flatten(0, 1)

@@ -33,8 +33,8 @@ from frcnn.structures import (
     Detections,
     Matches,
     Proposals,
-    ROIShape,
     Rois,
+    ROIShape,
     ScoredBoxes,
     Targets,
 )

@@ -24,8 +24,8 @@ from frcnn.structures import (
     Output,
     Predictions,
     Proposals,
-    ROIShape,
     Rois,
+    ROIShape,
     ScoredBoxes,
     Targets,
 )

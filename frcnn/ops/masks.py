@@ -20,6 +20,26 @@ CANVAS_ELEMENTS = 2**22
 """How many pixels of cut masks `crop_and_resize` unpacks at once (16 MiB, and 32 MiB of indices while it does)."""
 
 
+def cut_masks(masks: Tensor) -> InstanceMasks:
+    """Masks of the whole image, each cut to the pixels of its object and a margin of one pixel inside the image.
+
+    Args:
+        masks: [G, h, w] bool.
+    """
+    height, width = masks.shape[1:]
+    windows = torch.zeros(len(masks), 4, dtype=torch.int64, device=masks.device)
+    pixels = [masks.new_zeros(0, dtype=torch.uint8)]
+    for mask, window in zip(masks, windows, strict=True):
+        y, x = torch.where(mask)
+        if len(y) == 0:
+            continue
+        x1, y1 = max(int(x.min()) - 1, 0), max(int(y.min()) - 1, 0)
+        x2, y2 = min(int(x.max()) + 2, width), min(int(y.max()) + 2, height)
+        window.copy_(torch.tensor([x1, y1, x2, y2]))
+        pixels.append(mask[y1:y2, x1:x2].flatten().to(torch.uint8))
+    return InstanceMasks(torch.cat(pixels), windows)
+
+
 def crop_and_resize(masks: InstanceMasks, index: Tensor, boxes: Tensor, resolution: int, *, aligned: bool) -> Tensor:
     """What each box sees of the mask of one object, averaged over the cells of a grid.
 

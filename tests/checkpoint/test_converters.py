@@ -24,6 +24,14 @@ def test_the_background_moves_from_first_to_last():
     assert weights["roi_heads.box_predictor.bbox_pred.bias"].tolist() == [4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0]
 
 
+def test_the_mask_of_the_background_goes():
+    name = "roi_heads.mask_predictor.mask_fcn_logits.bias"
+    masks = detector() | {name: torch.tensor([7.0, 8.0, 9.0])}
+    ours = "roi_heads.branches.mask.head.predictor.bias"
+    assert from_torchvision(masks).state_dict[ours].tolist() == [8.0, 9.0]
+    assert from_torchvision(masks, labels=(2,)).state_dict[ours].tolist() == [9.0]
+
+
 def test_labels_can_be_chosen():
     weights = from_torchvision(detector(), labels=(2,)).state_dict
     assert weights["roi_heads.box_predictor.cls_score.bias"].tolist() == [2.0, 0.5]
@@ -56,6 +64,12 @@ def test_coco_has_80_of_the_91_labels():
         ("roi_heads.box_head.fc6.weight", "roi_heads.box_head.fc1.weight"),
         ("roi_heads.box_head.3.1.running_mean", "roi_heads.box_head.convs.3.norm.running_mean"),
         ("roi_heads.box_head.5.weight", "roi_heads.box_head.fcs.0.weight"),
+        ("roi_heads.mask_head.3.0.bias", "roi_heads.branches.mask.head.convs.3.bias"),
+        ("roi_heads.mask_head.3.1.running_var", "roi_heads.branches.mask.head.convs.3.norm.running_var"),
+        ("roi_heads.mask_head.mask_fcn4.bias", "roi_heads.branches.mask.head.convs.3.bias"),
+        ("roi_heads.mask_predictor.conv5_mask.bias", "roi_heads.branches.mask.head.deconv.bias"),
+        ("roi_heads.keypoint_head.14.weight", "roi_heads.branches.keypoint.head.convs.7.weight"),
+        ("roi_heads.keypoint_predictor.kps_score_lowres.bias", "roi_heads.branches.keypoint.head.deconv.bias"),
     ],
 )
 def test_torchvision_names(theirs, ours):

@@ -8,7 +8,7 @@ import torch
 from frcnn.errors import UserError
 from frcnn.modeling.branches import MaskBranch
 from frcnn.modeling.poolers import ROIAlign
-from frcnn.structures import Detections, FeatureShape, InstanceMasks, ROIShape, Rois, Targets
+from frcnn.structures import Detections, FeatureShape, InstanceMasks, Rois, ROIShape, Targets
 
 K = 3
 SHAPES = {"p2": FeatureShape(4, 4)}
@@ -125,7 +125,7 @@ def test_a_branch_without_a_pooler_reads_the_map_of_the_box_head():
 
 
 def test_a_branch_that_could_read_nothing_is_refused():
-    with pytest.raises(ValueError, match="MaskBranch without a pooler reads the map .* this box head makes none"):
+    with pytest.raises(ValueError, match=r"MaskBranch without a pooler reads the map .* this box head makes none"):
         make(in_features=(), pooler=None)
     with pytest.raises(ValueError, match=r"without a pooler nothing is read from in_features, got \['p2'\]"):
         make(pooler=None)

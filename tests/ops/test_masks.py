@@ -8,25 +8,8 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.ops import roi_align
 
 import frcnn.ops.masks as mask_ops
-from frcnn.ops.masks import crop_and_resize, encode_masks, paste_masks, paste_masks_torchvision
+from frcnn.ops.masks import crop_and_resize, cut_masks, encode_masks, paste_masks, paste_masks_torchvision
 from frcnn.structures import InstanceMasks
-
-
-def cut(dense):
-    """What the loader makes of masks [G, h, w] bool: windows of the pixels, with a margin of one inside the image."""
-    height, width = dense.shape[1:]
-    windows, pixels = [], []
-    for mask in dense:
-        y, x = torch.where(mask)
-        if not len(y):
-            windows.append([0, 0, 0, 0])
-            continue
-        x1, y1 = max(int(x.min()) - 1, 0), max(int(y.min()) - 1, 0)
-        x2, y2 = min(int(x.max()) + 2, width), min(int(y.max()) + 2, height)
-        windows.append([x1, y1, x2, y2])
-        pixels.append(mask[y1:y2, x1:x2].flatten())
-    flat = torch.cat(pixels) if pixels else torch.zeros(0)
-    return InstanceMasks(flat.to(torch.uint8), torch.tensor(windows).reshape(-1, 4))
 
 
 def on_the_whole_image(dense, index, boxes, resolution, aligned):
@@ -50,12 +33,21 @@ def some_boxes(seed, count, height=60, width=80):
     return corners.flatten(1)
 
 
+def test_windows_are_tight_with_a_margin_inside_the_image():
+    dense = torch.zeros(3, 6, 8, dtype=torch.bool)
+    dense[0, 2, 3:5] = True
+    dense[2, 0, 7] = True  # in the upper right corner; the second object has no pixel
+    masks = cut_masks(dense)
+    assert masks.windows.tolist() == [[2, 1, 6, 4], [0, 0, 0, 0], [6, 0, 8, 2]]
+    assert masks.pixels.tolist() == [0, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 1, 0, 0]
+
+
 def test_a_box_sees_its_part_of_the_mask_by_hand():
     # The object is the left half of a 4 x 4 square; a grid of 2 x 2 over it is full at the left and empty at the right.
     dense = torch.zeros(1, 10, 10, dtype=torch.bool)
     dense[0, 2:6, 2:4] = True
     seen = crop_and_resize(
-        cut(dense), torch.tensor([0, 0]), torch.tensor([[2.0, 2, 6, 6], [6, 6, 8, 8]]), 2, aligned=True
+        cut_masks(dense), torch.tensor([0, 0]), torch.tensor([[2.0, 2, 6, 6], [6, 6, 8, 8]]), 2, aligned=True
     )
     # Each cell covers two columns of pixels and samples both at their centres.
     assert seen[0].tolist() == [[1.0, 0.0], [1.0, 0.0]]
@@ -74,19 +66,19 @@ def test_windows_give_what_whole_images_give(aligned, seed):
     index = torch.randint(0, len(dense), (12,), generator=torch.Generator().manual_seed(seed))
     expected = on_the_whole_image(dense, index, boxes, 14, aligned)
     torch.testing.assert_close(
-        crop_and_resize(cut(dense), index, boxes, 14, aligned=aligned), expected, rtol=0, atol=1e-4
+        crop_and_resize(cut_masks(dense), index, boxes, 14, aligned=aligned), expected, rtol=0, atol=1e-4
     )
 
 
 def test_masks_are_unpacked_some_at_a_time(monkeypatch):
     dense, boxes = some_masks(3, count=9), some_boxes(4, 20)
     index = torch.arange(20) % 9
-    together = crop_and_resize(cut(dense), index, boxes, 28, aligned=True)
+    together = crop_and_resize(cut_masks(dense), index, boxes, 28, aligned=True)
     sizes = []
     unpack = mask_ops._unpack
     monkeypatch.setattr(mask_ops, "CANVAS_ELEMENTS", 5000)
     monkeypatch.setattr(mask_ops, "_unpack", lambda *args: sizes.append(unpack(*args).shape) or unpack(*args))
-    torch.testing.assert_close(crop_and_resize(cut(dense), index, boxes, 28, aligned=True), together)
+    torch.testing.assert_close(crop_and_resize(cut_masks(dense), index, boxes, 28, aligned=True), together)
     assert len(sizes) > 2
     assert all(shape.numel() <= 5000 for shape in sizes if shape[0] > 1)
 
@@ -111,7 +103,7 @@ def test_no_object_no_mask_and_no_box():
     )
     dense = torch.zeros(2, 8, 8, dtype=torch.bool)  # the first object has no pixel at all
     dense[1, :, :] = True
-    seen = crop_and_resize(cut(dense), torch.tensor([0, 1]), torch.tensor([[0.0, 0, 8, 8]] * 2), 4, aligned=True)
+    seen = crop_and_resize(cut_masks(dense), torch.tensor([0, 1]), torch.tensor([[0.0, 0, 8, 8]] * 2), 4, aligned=True)
     assert seen[0].max() == 0
     assert seen[1].min() == 1
 

@@ -11,7 +11,7 @@ from frcnn.distributed import mean_over_processes, world_size
 from frcnn.errors import UserError
 from frcnn.modeling.features import shapes_of
 from frcnn.modeling.roles import Features, FeatureShapes, ROIBranch, ROIPooler, SharedFeatures
-from frcnn.structures import ROIShape, Rois, Targets
+from frcnn.structures import Rois, ROIShape, Targets
 
 
 class InstanceBranch(ROIBranch):

@@ -15,7 +15,7 @@ from frcnn.modeling.branches.instance import InstanceBranch, require_targets
 from frcnn.modeling.layers import ConvNorm
 from frcnn.modeling.roles import ROI_BRANCHES, Features, FeatureShapes, ROIPooler, SharedFeatures
 from frcnn.ops.keypoints import KeypointScore, heatmaps_to_keypoints, keypoints_to_cells
-from frcnn.structures import Detections, ROIShape, Rois, Targets
+from frcnn.structures import Detections, Rois, ROIShape, Targets
 
 
 @ROI_BRANCHES.register

@@ -15,7 +15,7 @@ from frcnn.modeling.branches.instance import InstanceBranch, require_targets
 from frcnn.modeling.layers import ConvNorm, NormName
 from frcnn.modeling.roles import ROI_BRANCHES, Features, FeatureShapes, ROIPooler, SharedFeatures
 from frcnn.ops.masks import crop_and_resize
-from frcnn.structures import Detections, InstanceMasks, ROIShape, Rois, Targets
+from frcnn.structures import Detections, InstanceMasks, Rois, ROIShape, Targets
 
 
 @ROI_BRANCHES.register
