@@ -13,6 +13,8 @@ from frcnn.errors import UserError
 VERBS = {
     "train": "train a detector from a YAML file, resume a run, or evaluate a checkpoint",
     "predict": "detect objects in images with a trained checkpoint",
+    "benchmark": "compare variants: AP over seeds with its uncertainty, latency, memory, FLOPs",
+    "analyze-model": "parameters, FLOPs and activations of a detector, module by module",
     "make-shapes": "generate the synthetic data set of circles, squares and triangles",
 }
 
