@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-NormName = Literal["FrozenBN", "BN", "SyncBN", "GN"]
+NormName = Literal["FrozenBN", "BN", "SyncBN", "GN", "LN"]
 
 
 class FrozenBatchNorm2d(nn.Module):
@@ -53,12 +53,34 @@ class FrozenBatchNorm2d(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
+class LayerNorm2d(nn.LayerNorm):
+    """Layer norm over the channels of a map [B, C, H, W], at every position by itself."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class ChannelsLastNorm(nn.Module):
+    """A norm of maps [B, C, H, W] for a map [B, H, W, C], as transformers keep theirs.
+
+    Args:
+        norm: for maps with channels second.
+    """
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
 def make_norm(name: NormName, channels: int, eps: float = 1e-5) -> nn.Module:
     """A norm layer by its name.
 
     Args:
-        name: FrozenBN (fixed statistics), BN, SyncBN (statistics over all processes) or GN (32 groups, or the largest
-            number of groups below that divides both 32 and `channels`).
+        name: FrozenBN (fixed statistics), BN, SyncBN (statistics over all processes), GN (32 groups, or the largest
+            number of groups below that divides both 32 and `channels`) or LN (over the channels of each position).
         channels: width of the input.
         eps: added to the variance.
 
@@ -72,10 +94,17 @@ def make_norm(name: NormName, channels: int, eps: float = 1e-5) -> nn.Module:
         "BN": lambda: nn.BatchNorm2d(channels, eps),
         "SyncBN": lambda: nn.SyncBatchNorm(channels, eps),
         "GN": lambda: nn.GroupNorm(math.gcd(32, channels), channels, eps),
+        "LN": lambda: LayerNorm2d(channels, eps),
     }
     if name not in makers:
         raise ValueError(f"norm must be one of {', '.join(makers)}, got {name!r}")
     return makers[name]()
+
+
+def make_channels_last_norm(name: NormName, channels: int, eps: float = 1e-5) -> nn.Module:
+    """A norm layer by its name for maps [B, H, W, C]; arguments as for `make_norm`."""
+    norm = make_norm(name, channels, eps)
+    return nn.LayerNorm(channels, eps) if name == "LN" else ChannelsLastNorm(norm)
 
 
 class ConvNorm(nn.Conv2d):
@@ -89,6 +118,7 @@ class ConvNorm(nn.Conv2d):
         kernel_size: side of the square kernel.
         stride: step of the kernel.
         dilation: distance between the kernel's taps.
+        groups: into how many parts, each convolved by itself, the channels are cut.
         norm: name of the norm layer, or None.
         norm_eps: added to the norm's variance.
         relu: whether a ReLU follows.
@@ -102,6 +132,7 @@ class ConvNorm(nn.Conv2d):
         *,
         stride: int = 1,
         dilation: int = 1,
+        groups: int = 1,
         norm: NormName | None = None,
         norm_eps: float = 1e-5,
         relu: bool = False,
@@ -113,6 +144,7 @@ class ConvNorm(nn.Conv2d):
             stride=stride,
             padding=dilation * (kernel_size // 2),
             dilation=dilation,
+            groups=groups,
             bias=norm is None,
         )
         self.norm = make_norm(norm, out_channels, norm_eps) if norm is not None else None

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from frcnn.modeling.layers import ConvNorm, FrozenBatchNorm2d, freeze, make_norm
+from frcnn.modeling.layers import ConvNorm, FrozenBatchNorm2d, freeze, make_channels_last_norm, make_norm
 
 
 def frozen_norm_by_hand(eps: float = 0.0) -> FrozenBatchNorm2d:
@@ -73,8 +73,8 @@ def test_group_norm_has_32_groups_where_they_divide_the_channels():
 
 
 def test_norm_mistakes_are_explained():
-    with pytest.raises(ValueError, match="norm must be one of FrozenBN, BN, SyncBN, GN, got 'LN'"):
-        make_norm("LN", 64)
+    with pytest.raises(ValueError, match="norm must be one of FrozenBN, BN, SyncBN, GN, LN, got 'IN'"):
+        make_norm("IN", 64)
     with pytest.raises(ValueError, match="eps must be >= 0, got -1"):
         make_norm("BN", 64, eps=-1)
 
@@ -100,3 +100,23 @@ def test_freezing_keeps_what_the_batch_norm_learnt():
 
 def test_freezing_a_batch_norm_itself_gives_its_replacement():
     assert isinstance(freeze(nn.BatchNorm2d(4)), FrozenBatchNorm2d)
+
+
+def test_layer_norm_looks_at_the_channels_of_one_position():
+    x = torch.tensor([[1.0, 0.0], [3.0, 4.0]]).reshape(1, 2, 1, 2)  # (1, 3) and (0, 4): both are (-1, 1) when normed
+    normed = make_norm("LN", 2, eps=0.0)(x)
+    assert normed.shape == x.shape
+    assert normed[0, :, 0, 0].tolist() == pytest.approx([-1.0, 1.0])
+    assert normed[0, :, 0, 1].tolist() == pytest.approx([-1.0, 1.0])
+
+
+@pytest.mark.parametrize("name", ["BN", "GN", "LN"])
+def test_a_channels_last_norm_is_the_norm_of_the_turned_map(name):
+    x = torch.randn(2, 3, 5, 8)
+    expected = make_norm(name, 8)(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    torch.testing.assert_close(make_channels_last_norm(name, 8)(x), expected)
+
+
+def test_groups_are_convolved_by_themselves():
+    conv = ConvNorm(4, 4, 1, groups=4)
+    assert conv.weight.shape == (4, 1, 1, 1)
