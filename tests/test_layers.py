@@ -19,6 +19,7 @@ FLOORS = [
     {"assembly", "run_folder", "run_log"},
     {"request"},
     {"run", "deploy"},
+    {"benchmark"},
     {"cli"},
 ]
 FLOOR_OF = {place: floor for floor, places in enumerate(FLOORS) for place in places}

@@ -1,0 +1,75 @@
+"""Places for the names beside the points of a plot, so that no name lies on another or on a point."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+CHARACTER, LINE = 6.7, 13.0  # width and height in px of the text of a plot, 12 px sans-serif, with room to spare
+POINT = 6.0  # half the side of the square that a point takes
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle in pixels of the plot, y downwards."""
+
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+
+    def overlaps(self, other: Box) -> bool:
+        return self.x1 < other.x2 and other.x1 < self.x2 and self.y1 < other.y2 and other.y1 < self.y2
+
+    def inside(self, other: Box) -> bool:
+        return self.x1 >= other.x1 and self.y1 >= other.y1 and self.x2 <= other.x2 and self.y2 <= other.y2
+
+
+@dataclass(frozen=True)
+class Label:
+    """Where a name goes.
+
+    Args:
+        text: the name.
+        box: that it fills.
+        is_far: it needs a line to its point.
+    """
+
+    text: str
+    box: Box
+    is_far: bool
+
+
+def place_labels(points: Sequence[tuple[float, float]], names: Sequence[str], area: Box) -> list[Label | None]:
+    """Tries places around each point, near ones first; a name that fits nowhere is left out (hovering still tells it).
+
+    Args:
+        points: (x, y) of each.
+        names: likewise.
+        area: that names must lie in.
+    """
+    taken = [Box(x - POINT, y - POINT, x + POINT, y + POINT) for x, y in points]
+    placed: list[Label | None] = []
+    for point, name in zip(points, names, strict=True):
+        label = next((label for label in _places(point, name) if _is_free(label.box, taken, area)), None)
+        placed.append(label)
+        if label is not None:
+            taken.append(label.box)
+    return placed
+
+
+def _is_free(box: Box, taken: Sequence[Box], area: Box) -> bool:
+    return box.inside(area) and not any(box.overlaps(other) for other in taken)
+
+
+def _places(point: tuple[float, float], name: str) -> list[Label]:
+    x, y = point
+    width = CHARACTER * len(name)
+    places = []
+    for distance in (8, 14, 22, 32, 44, 58, 74, 92, 112):
+        starts = [x + distance, x - distance - width, x - width / 2]  # right, left, centred
+        rises = [0, -distance, distance] if distance > 8 else [0]
+        corners = [(start, y + rise) for rise in rises for start in starts[:2]]
+        corners += [(starts[2], y - distance), (starts[2], y + distance)]
+        places += [Label(name, Box(a, b - LINE / 2, a + width, b + LINE / 2), distance > 14) for a, b in corners]
+    return places
