@@ -25,6 +25,7 @@ setup(
         "pyyaml>=6.0",
         "msgspec>=0.19",
         "hotcoco>=1.3",
+        "scipy>=1.11",  # linear_sum_assignment, of the Hungarian matcher
     ],
     extras_require={
         "tensorboard": ["tensorboard>=2.17"],

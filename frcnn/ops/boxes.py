@@ -88,6 +88,24 @@ def _centers_and_sizes(boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return x1 + 0.5 * w, y1 + 0.5 * h, w, h
 
 
+def box_centers(boxes: Tensor) -> Tensor:
+    """[..., 4] -> [..., 2], x and y."""
+    return (boxes[..., :2] + boxes[..., 2:]) / 2
+
+
+def points_inside(points: Tensor, boxes: Tensor) -> Tensor:
+    """Whether each point lies inside its box, and not on its edge; broadcast.
+
+    Args:
+        points: [..., 2].
+        boxes: [..., 4].
+
+    Returns:
+        [...] bool.
+    """
+    return ((points > boxes[..., :2]) & (points < boxes[..., 2:])).all(dim=-1)
+
+
 def box_area(boxes: Tensor) -> Tensor:
     """[..., 4] -> [...] in square pixels."""
     x1, y1, x2, y2 = boxes.float().unbind(-1)
@@ -124,6 +142,26 @@ def box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
         [G, N] in 0..1.
     """
     return paired_iou(boxes1[:, None], boxes2)
+
+
+def box_giou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
+    """Generalised IoU of every pair (https://arxiv.org/abs/1902.09630): IoU less the empty part of the box around both.
+
+    Args:
+        boxes1: [G, 4].
+        boxes2: [N, 4].
+
+    Returns:
+        [G, N] in -1..1; finite for boxes without area too.
+    """
+    boxes1, boxes2 = boxes1.float()[:, None], boxes2.float()
+    around = torch.cat(
+        (torch.minimum(boxes1[..., :2], boxes2[..., :2]), torch.maximum(boxes1[..., 2:], boxes2[..., 2:])), -1
+    )
+    iou = paired_iou(boxes1, boxes2)  # [G, N]
+    union = (box_area(boxes1) + box_area(boxes2)) / (1 + iou)
+    hull = box_area(around)
+    return iou - (hull - union) / hull.clamp(min=torch.finfo(torch.float32).tiny)
 
 
 def iou_chunks(gt_boxes: Tensor, boxes: Tensor) -> Iterator[tuple[int, Tensor]]:

@@ -166,7 +166,7 @@ def test_atss_chunks_change_nothing(boxes, gts):
     matcher = ATSSMatcher(candidates_per_level=2)
     whole = matcher(boxes, gts)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("frcnn.modeling.matchers.DISTANCE_CHUNK_ELEMENTS", 5)
+        patch.setattr("frcnn.modeling.matchers.atss.DISTANCE_CHUNK_ELEMENTS", 5)
         chunked = matcher(boxes, gts)
     assert torch.equal(whole.labels, chunked.labels)
     assert torch.equal(whole.gt_index, chunked.gt_index)
