@@ -27,13 +27,24 @@ _RULES = (
     ),
     Rule(r"(roi_heads\.box_predictor\.(?:\d\.)?(?:cls_score|bbox_pred)\.\w+)", r"\1"),
     Rule(r"roi_heads\.(res5\..+)", r"roi_heads.box_head.\1"),
+    Rule(
+        r"roi_heads\.mask_head\.mask_fcn(\d)\.(.+)",
+        lambda m: f"roi_heads.branches.mask.head.convs.{int(m[1]) - 1}.{m[2]}",
+    ),
+    Rule(r"roi_heads\.mask_head\.(deconv|predictor)\.(\w+)", r"roi_heads.branches.mask.head.\1.\2"),
+    Rule(
+        r"roi_heads\.keypoint_head\.conv_fcn(\d)\.(\w+)",
+        lambda m: f"roi_heads.branches.keypoint.head.convs.{int(m[1]) - 1}.{m[2]}",
+    ),
+    Rule(r"roi_heads\.keypoint_head\.score_lowres\.(\w+)", r"roi_heads.branches.keypoint.head.deconv.\1"),
 )
 
 
 def from_detectron2(state_dict: Mapping[str, Tensor]) -> Converted:
     """Weights of a detectron2 detector, or of one of its ResNets, under our names.
 
-    Faster R-CNN with FPN, C4 or DC5, and the boxes of Mask and Cascade R-CNN. Classes need no change: the background is
+    Faster, Mask, Keypoint and Cascade R-CNN with FPN, C4 or DC5; masks and keypoints go to the branches that a config
+    calls `mask` and `keypoint`. Classes need no change: the background is
     last in both. The models of detectron2's zoo were trained on BGR images with `pixel_mean: [103.53, 116.28, 123.675]`
     and `pixel_std: [1, 1, 1]`, and their ResNets make their steps in the 1x1 convolutions (`stride_in_1x1: true`).
 
