@@ -112,6 +112,11 @@ def test_names_that_nobody_knows_are_returned():
         ("roi_heads.box_head.2.fc1.weight", "roi_heads.box_head.2.fc1.weight"),
         ("roi_heads.box_predictor.1.bbox_pred.weight", "roi_heads.box_predictor.1.bbox_pred.weight"),
         ("roi_heads.res5.0.conv1.norm.bias", "roi_heads.box_head.res5.0.conv1.norm.bias"),
+        ("roi_heads.mask_head.mask_fcn1.norm.weight", "roi_heads.branches.mask.head.convs.0.norm.weight"),
+        ("roi_heads.mask_head.deconv.bias", "roi_heads.branches.mask.head.deconv.bias"),
+        ("roi_heads.mask_head.predictor.weight", "roi_heads.branches.mask.head.predictor.weight"),
+        ("roi_heads.keypoint_head.conv_fcn8.bias", "roi_heads.branches.keypoint.head.convs.7.bias"),
+        ("roi_heads.keypoint_head.score_lowres.weight", "roi_heads.branches.keypoint.head.deconv.weight"),
     ],
 )
 def test_detectron2_names(theirs, ours):

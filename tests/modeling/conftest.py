@@ -41,13 +41,13 @@ def _predictor(weight, class_agnostic=False):
     )
 
 
-def _roi_heads(kind, sampler):
+def _roi_heads(kind, sampler, branches):
     shared = {
         "in_features": LEVELS,
         "pooler": ROIAlign,
         "box_head": partial(TwoMLPHead, width=64),
         "postprocess": Postprocess(nms=NMS(iou_threshold=0.5), score_thresh=0.2),
-        "branches": {},
+        "branches": branches,
     }
     if kind == "standard":
         return partial(StandardROIHeads, matcher=_matcher(0.5), sampler=sampler, box_predictor=_predictor(10), **shared)
@@ -58,7 +58,7 @@ def _roi_heads(kind, sampler):
     return partial(CascadeROIHeads, stages=stages, **shared)
 
 
-def _tiny_detector(kind, sampler):
+def _tiny_detector(kind, sampler, branches=None, **parts):
     def make_sampler(positive_fraction):
         return SAMPLERS[sampler](batch_size_per_image=32, positive_fraction=positive_fraction)
 
@@ -78,20 +78,23 @@ def _tiny_detector(kind, sampler):
         pre_nms_top_n=TrainTest(100, 50),
         post_nms_top_n=TrainTest(50, 50),
     )
+    parts = {"proposal_generator": rpn, "roi_heads": _roi_heads(kind, make_sampler(0.25), branches or {}), **parts}
     return FasterRCNN(
         3,
         pixel_mean=(127.0, 127.0, 127.0),
         pixel_std=(60.0, 60.0, 60.0),
         backbone=ResNet(depth=18, norm="GN", freeze_at=0, stem_channels=16),
         necks=[partial(FPN, out_channels=32)],
-        proposal_generator=rpn,
-        roi_heads=_roi_heads(kind, make_sampler(0.25)),
+        **parts,
     )
 
 
 @pytest.fixture
 def tiny_detector():
-    """(kind: "standard" or "cascade", sampler: "random" or "ohem") -> a small FPN detector of three classes."""
+    """(kind: "standard" or "cascade", sampler: "random" or "ohem", branches) -> a small FPN detector of three classes.
+
+    Further keywords take the place of its parts.
+    """
     return _tiny_detector
 
 

@@ -8,6 +8,7 @@ from frcnn.modeling.anchors import GridAnchorGenerator
 from frcnn.modeling.backbones import MobileNetV3, ResNet
 from frcnn.modeling.box_heads import ConvBoxHead, TwoMLPHead
 from frcnn.modeling.box_predictors import FastRCNNPredictor
+from frcnn.modeling.branches import KeypointBranch, MaskBranch
 from frcnn.modeling.cascade import CascadeROIHeads, CascadeStage
 from frcnn.modeling.detector import FasterRCNN
 from frcnn.modeling.losses import BinaryCrossEntropy, L1Loss, SmoothL1Loss, SoftmaxCrossEntropy
@@ -55,6 +56,7 @@ def torchvision_detector(
     test_pre_nms: int = 1000,
     test_post_nms: int = 300,
     num_classes: int = 90,
+    branches=None,
 ) -> FasterRCNN:
     """The options of configs/_base_/compat_torchvision.yaml, for images that torchvision's transform has normalised."""
     shapes = neck(backbone.feature_shapes).feature_shapes
@@ -106,7 +108,7 @@ def torchvision_detector(
                 init="pytorch",
             ),
             postprocess=Postprocess(nms=NMS(iou_threshold=0.5), min_size=1e-2),
-            branches={},
+            branches=branches or {},
         ),
         clip_detections=False,
     )
@@ -131,6 +133,31 @@ def fasterrcnn_resnet50_fpn_v2(norm: str, **options) -> FasterRCNN:
     )
 
 
+def torchvision_pooler():
+    """Of masks and keypoints."""
+    return {
+        "in_features": ("p2", "p3", "p4", "p5"),
+        "pooler": partial(ROIAlign, resolution=14, sampling_ratio=2, aligned=False, level_epsilon="outside_log"),
+    }
+
+
+def torchvision_masks(**options):
+    return {"mask": partial(MaskBranch, mask_targets="soft", init="kaiming", **torchvision_pooler(), **options)}
+
+
+def maskrcnn_resnet50_fpn(norm: str, **options) -> FasterRCNN:
+    return fasterrcnn_resnet50_fpn(norm, branches=torchvision_masks(), **options)
+
+
+def maskrcnn_resnet50_fpn_v2(norm: str, **options) -> FasterRCNN:
+    return fasterrcnn_resnet50_fpn_v2(norm, branches=torchvision_masks(norm="BN"), **options)
+
+
+def keypointrcnn_resnet50_fpn(norm: str, **options) -> FasterRCNN:
+    branches = {"keypoint": partial(KeypointBranch, score="logit", **torchvision_pooler())}
+    return fasterrcnn_resnet50_fpn(norm, num_classes=1, branches=branches, **options)
+
+
 def fasterrcnn_mobilenet_v3_large_fpn(norm: str, **options) -> FasterRCNN:
     return torchvision_detector(
         backbone=MobileNetV3(norm=norm, norm_eps=1e-5, out_features=("c4", "c5")),
@@ -147,7 +174,19 @@ def fasterrcnn_mobilenet_v3_large_320_fpn(norm: str) -> FasterRCNN:
 
 
 def detectron2_detector(
-    num_classes: int, *, backbone, necks, in_features, sizes, roi_heads, box_head, pooled, pre_nms, post_nms, **options
+    num_classes: int,
+    *,
+    backbone,
+    necks,
+    in_features,
+    sizes,
+    roi_heads,
+    box_head,
+    pooled,
+    pre_nms,
+    post_nms,
+    branches=None,
+    **options,
 ) -> FasterRCNN:
     """detectron2's defaults, with samplers that take every candidate, as for the golden outputs."""
     return FasterRCNN(
@@ -175,7 +214,7 @@ def detectron2_detector(
             in_features=pooled,
             pooler=partial(ROIAlign, resolution=14 if roi_heads is Res5ROIHeads else 7),
             postprocess=Postprocess(nms=NMS(iou_threshold=0.5)),
-            branches={},
+            branches=branches or {},
             **box_head,
             **options,
         ),
@@ -200,7 +239,14 @@ def one_stage_options() -> dict:
     }
 
 
-def detectron2_fpn(num_classes: int, *, depth: int = 50, roi_heads=StandardROIHeads, post_nms=1000, **options):
+def detectron2_masks():
+    pooler = partial(ROIAlign, resolution=14)
+    return {"mask": partial(MaskBranch, in_features=("p2", "p3", "p4", "p5"), pooler=pooler)}
+
+
+def detectron2_fpn(
+    num_classes: int, *, depth: int = 50, roi_heads=StandardROIHeads, post_nms=1000, branches=None, **options
+):
     options = options or one_stage_options()
     return detectron2_detector(
         num_classes,
@@ -213,11 +259,16 @@ def detectron2_fpn(num_classes: int, *, depth: int = 50, roi_heads=StandardROIHe
         pooled=("p2", "p3", "p4", "p5"),
         roi_heads=roi_heads,
         box_head={"box_head": TwoMLPHead},
+        branches=branches,
         **options,
     )
 
 
-def detectron2_c4(num_classes: int) -> FasterRCNN:
+def detectron2_mask_fpn(num_classes: int) -> FasterRCNN:
+    return detectron2_fpn(num_classes, branches=detectron2_masks())
+
+
+def detectron2_c4(num_classes: int, **options) -> FasterRCNN:
     return detectron2_detector(
         num_classes,
         backbone=ResNet(depth=50, stride_in_1x1=True, out_features=("res4",)),
@@ -230,7 +281,12 @@ def detectron2_c4(num_classes: int) -> FasterRCNN:
         roi_heads=Res5ROIHeads,
         box_head={"depth": 50, "stride_in_1x1": True},
         **one_stage_options(),
+        **options,
     )
+
+
+def detectron2_mask_c4(num_classes: int) -> FasterRCNN:
+    return detectron2_c4(num_classes, branches={"mask": partial(MaskBranch, num_convs=0)})
 
 
 def detectron2_dc5(num_classes: int) -> FasterRCNN:
@@ -249,7 +305,7 @@ def detectron2_dc5(num_classes: int) -> FasterRCNN:
     )
 
 
-def detectron2_cascade(num_classes: int) -> FasterRCNN:
+def detectron2_cascade(num_classes: int, branches=None) -> FasterRCNN:
     weights = (BOX_WEIGHTS, (20.0, 20.0, 10.0, 10.0), (30.0, 30.0, 15.0, 15.0))
     thresholds = (0.5, 0.6, 0.7)
     stages = [
@@ -260,4 +316,8 @@ def detectron2_cascade(num_classes: int) -> FasterRCNN:
         )
         for threshold, stage_weights in zip(thresholds, weights, strict=True)
     ]
-    return detectron2_fpn(num_classes, roi_heads=CascadeROIHeads, post_nms=2000, stages=stages)
+    return detectron2_fpn(num_classes, roi_heads=CascadeROIHeads, post_nms=2000, branches=branches, stages=stages)
+
+
+def detectron2_cascade_mask(num_classes: int) -> FasterRCNN:
+    return detectron2_cascade(num_classes, branches=detectron2_masks())

@@ -16,8 +16,10 @@ def count(model, *, learning=False):
         (lambda num_classes: parity_models.detectron2_fpn(num_classes, depth=101), 60_639_840),
         (parity_models.detectron2_c4, 33_791_644),
         (parity_models.detectron2_dc5, 165_581_468),
+        (parity_models.detectron2_mask_fpn, 44_343_216),
+        (parity_models.detectron2_cascade_mask, 71_984_926),
     ],
-    ids=["R50-FPN", "R101-FPN", "R50-C4", "R50-DC5"],
+    ids=["R50-FPN", "R101-FPN", "R50-C4", "R50-DC5", "Mask R50-FPN", "Cascade Mask R50-FPN"],
 )
 def test_parameters(build, expected):
     with torch.device("meta"):

@@ -17,6 +17,9 @@ TORCHVISION = {
     "fasterrcnn_resnet50_fpn_v2": ("BN", {"test_post_nms": 1000}),
     "fasterrcnn_mobilenet_v3_large_fpn": ("FrozenBN", {"test_post_nms": 1000}),
     "fasterrcnn_mobilenet_v3_large_320_fpn": ("FrozenBN", {}),
+    "maskrcnn_resnet50_fpn": ("FrozenBN", {"test_post_nms": 1000}),
+    "maskrcnn_resnet50_fpn_v2": ("BN", {"test_post_nms": 1000}),
+    "keypointrcnn_resnet50_fpn": ("FrozenBN", {"test_post_nms": 1000}),
 }
 DETECTRON2 = {
     "faster_rcnn_R_50_FPN_1x": parity_models.detectron2_fpn,
@@ -64,8 +67,8 @@ def test_torchvision_yaml_and_python_agree(name):
     norm, options = TORCHVISION[name]
     with torch.device("meta"):
         # Frozen parts are left aside: torchvision's are an argument of its functions, not a part of the model.
-        from_yaml = build(f"torchvision/{name}", 90, "model.backbone.freeze_at=0")
         by_hand = getattr(parity_models, name)(norm, **options)
+        from_yaml = build(f"torchvision/{name}", by_hand.num_classes, "model.backbone.freeze_at=0")
     assert settings(from_yaml) == settings(by_hand)
     assert shapes(from_yaml) == shapes(by_hand)
 

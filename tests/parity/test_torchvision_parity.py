@@ -1,32 +1,24 @@
 """Our detectors against torchvision's own, with the same weights, images, targets and samples.
 
-A fresh network detects nothing, so a comparison of fresh networks cannot fail: weights come from `golden_fill`, the
-outputs are spread out, and the tests first ask for enough detections and enough positive ROIs.
+A fresh network detects nothing, so a comparison of fresh networks cannot fail: the tests first ask for enough detections
+and enough positive ROIs.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import golden_fill
-import parity_models
 import pytest
 import torch
-from torch import Tensor, nn
-from torchvision.models import detection
-from torchvision.ops import box_iou
-from torchvision.ops.misc import FrozenBatchNorm2d
+from torchvision_pairs import (
+    Pair,
+    assert_same_detections,
+    assert_same_masks_and_keypoints,
+    bit_equal_norms,
+    ground_truth,
+    make_pair,
+    our_batch,
+)
 
 from frcnn.checkpoint.torchvision import from_torchvision
-from frcnn.structures import Batch, Detections, Targets
-
-SIZES = [(200, 264), (256, 240)]  # height, width
-NUM_CLASSES = 90
-# Small images and fewer proposals in evaluation keep this fast; everything else is torchvision's default.
-SMALL = {
-    "fasterrcnn_mobilenet_v3_large_320_fpn": {"min_size": 224, "max_size": 320},
-    "others": {"min_size": 224, "max_size": 320, "rpn_post_nms_top_n_test": 300},
-}
 
 CASES = [
     ("fasterrcnn_resnet50_fpn", "FrozenBN", {}),
@@ -36,178 +28,51 @@ CASES = [
     ("fasterrcnn_mobilenet_v3_large_fpn", "FrozenBN", {}),
     ("fasterrcnn_mobilenet_v3_large_fpn", "BN", {}),
     ("fasterrcnn_mobilenet_v3_large_320_fpn", "FrozenBN", {}),
+    ("maskrcnn_resnet50_fpn", "FrozenBN", {}),
+    ("maskrcnn_resnet50_fpn_v2", "BN", {}),
+    ("keypointrcnn_resnet50_fpn", "BN", {}),
 ]
-
-
-@dataclass(frozen=True)
-class Pair:
-    """torchvision's detector, ours with its weights, and images in 0..1 for torchvision."""
-
-    theirs: nn.Module
-    ours: nn.Module
-    images: list[Tensor]
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: "-".join(map(str, (*case[:2], *case[2].values()))))
 def pair(request) -> Pair:
     name, norm, options = request.param
-    images = [noisy_image(11 + i, size) for i, size in enumerate(SIZES)]
-    theirs = getattr(detection, name)(weights=None, weights_backbone=None, **SMALL.get(name, SMALL["others"])).eval()
-    if norm == "FrozenBN":
-        use_frozen_norms(theirs.backbone, options.get("norm_eps", 1e-5))
-    theirs.load_state_dict(filled(theirs.state_dict()))
-    spread_outputs(theirs, images)
-    theirs.rpn.fg_bg_sampler = FirstOfTorchvision(256, 0.5)
-    theirs.roi_heads.fg_bg_sampler = FirstOfTorchvision(512, 0.25)
-
-    ours = getattr(parity_models, name)(norm, **options)
-    converted = from_torchvision(theirs.state_dict())
-    assert converted.unused == []
-    ours.load_state_dict(converted.state_dict)
-    return Pair(theirs, ours, images)
-
-
-def noisy_image(seed: int, size: tuple[int, int]) -> Tensor:
-    """[3, h, w] in 0..1. Noise makes every place different: two equal ones would be ranked by rounding alone."""
-    image = torch.from_numpy(golden_fill.image(seed, *size)).permute(2, 0, 1) / 255.0
-    noise = torch.rand(image.shape, generator=torch.Generator().manual_seed(seed))
-    return 0.7 * image + 0.3 * noise
-
-
-def use_frozen_norms(module: nn.Module, eps: float) -> None:
-    """What torchvision builds when it is given pretrained weights."""
-    for name, child in module.named_children():
-        if isinstance(child, nn.BatchNorm2d):
-            setattr(module, name, FrozenBatchNorm2d(child.num_features, eps))
-        use_frozen_norms(child, eps)
-
-
-def filled(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {
-        name: torch.from_numpy(golden_fill.fill_one(name, list(value.shape))) if value.is_floating_point() else value
-        for name, value in state_dict.items()
-    }
-
-
-@torch.no_grad()
-def spread_outputs(theirs: nn.Module, images: list[Tensor]) -> None:
-    """Makes the outputs of both heads differ from place to place and from class to class.
-
-    Class logits get mean 0 and deviation 1.5, so that there are detections of many classes. The RPN's deltas get
-    deviation 0.5 and make boxes e times as large: ROIs below one pixel of the feature map all look the same to
-    torchvision's pooling, and where p6 of a MobileNet repeats p5 with the same anchors, such twins would be ranked by
-    rounding alone.
-    """
-    outputs: dict[nn.Module, Tensor] = {}
-
-    def remember(module: nn.Module, inputs: object, output: Tensor) -> None:
-        outputs.setdefault(module, output)
-
-    deltas, logits = theirs.rpn.head.bbox_pred, theirs.roi_heads.box_predictor.cls_score
-    handles = [layer.register_forward_hook(remember) for layer in (deltas, logits)]
-    theirs(images)
-    for handle in handles:
-        handle.remove()
-    deltas.weight *= 0.5 / outputs[deltas].std()
-    deltas.bias.view(-1, 4)[:, 2:] += 1.0
-    mean, scale = outputs[logits].mean(dim=0), 1.5 / outputs[logits].std(dim=0).mean()
-    logits.weight *= scale
-    logits.bias.copy_((logits.bias - mean) * scale)
-
-
-class FirstOfTorchvision:
-    """`parity_models.FirstSampler` as torchvision calls it: labels in, masks out."""
-
-    def __init__(self, batch_size_per_image: int, positive_fraction: float) -> None:
-        self.batch_size_per_image = batch_size_per_image
-        self.positive_fraction = positive_fraction
-        self.num_positive: list[int] = []
-
-    def __call__(self, labels_per_image: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        masks: tuple[list[Tensor], list[Tensor]] = ([], [])
-        self.num_positive = []
-        for labels in labels_per_image:
-            positive = (labels >= 1).nonzero().squeeze(1)[: int(self.batch_size_per_image * self.positive_fraction)]
-            negative = (labels == 0).nonzero().squeeze(1)[: self.batch_size_per_image - len(positive)]
-            self.num_positive.append(len(positive))
-            for mask, index in zip(masks, (positive, negative), strict=True):
-                mask.append(torch.zeros_like(labels, dtype=torch.bool).index_fill_(0, index, True))
-        return masks
-
-
-def ground_truth(without_objects: int | None = None) -> list[dict[str, Tensor]]:
-    """As torchvision wants it: labels from 1."""
-    targets = []
-    for i, size in enumerate(SIZES):
-        boxes, classes = golden_fill.ground_truth(21 + i, *size, count=16, num_classes=NUM_CLASSES)
-        count = 0 if i == without_objects else len(boxes)
-        targets.append(
-            {"boxes": torch.from_numpy(boxes[:count]), "labels": torch.from_numpy(classes[:count]).to(torch.int64) + 1}
-        )
-    return targets
-
-
-def our_batch(pair: Pair, targets: list[dict[str, Tensor]] | None) -> Batch:
-    """What torchvision's own transform makes of the images, so that resizing is not part of the comparison."""
-    transformed, resized = pair.theirs.transform(pair.images, targets)
-    return Batch(
-        images=transformed.tensors,
-        image_sizes=transformed.image_sizes,
-        original_sizes=[tuple(image.shape[-2:]) for image in pair.images],
-        image_ids=[0, 1],
-        targets=None if targets is None else [Targets(t["boxes"], t["labels"] - 1) for t in resized],
-    )
-
-
-def assert_same_detections(ours: Detections, theirs: dict[str, Tensor], ties: int) -> None:
-    """Compared as sets: every one of theirs has one of ours with its class, box and score.
-
-    Args:
-        ours: of one image.
-        theirs: of the same image.
-        ties: how many may differ by a choice between twins: two boxes of IoU above 0.99 whose scores differ by less
-            than 1e-5, so that rounding decides which of them suppresses the other.
-    """
-    assert len(ours) == len(theirs["boxes"])
-    alike = ours.classes[:, None] == theirs["labels"] - 1  # [ours, theirs]
-    alike &= (ours.scores[:, None] - theirs["scores"]).abs() < 1e-5
-    same = alike & ((ours.boxes[:, None] - theirs["boxes"]).abs().amax(dim=-1) < 1e-3)
-    twin = alike & (box_iou(ours.boxes, theirs["boxes"]) > 0.99)
-    for side in (0, 1):
-        assert twin.any(dim=side).all()
-        assert (~same.any(dim=side)).sum() <= ties
-
-
-def bit_equal_norms(theirs: nn.Module) -> bool:
-    """Whether both sides compute their norms by the same operation; the formulas of frozen ones round differently."""
-    return not any(isinstance(module, FrozenBatchNorm2d) for module in theirs.modules())
+    return make_pair(name, norm, **options)
 
 
 def test_detections(pair):
     pair.theirs.eval()
     pair.ours.eval()
+    unpasted = []  # masks in the frames of their boxes, which torchvision pastes into the image before it returns
+    handle = pair.theirs.roi_heads.register_forward_hook(
+        lambda module, inputs, output: unpasted.extend(map(dict, output[0]))
+    )
     with torch.no_grad():
         theirs = pair.theirs(pair.images)
         ours = pair.ours(our_batch(pair, None))
+    handle.remove()
     assert ours.losses == {}
-    for mine, other in zip(ours.detections, theirs, strict=True):
+    for mine, other, before in zip(ours.detections, theirs, unpasted, strict=True):
         assert len(other["boxes"]) >= 50
-        assert len(other["labels"].unique()) >= 5
-        assert_same_detections(mine, other, ties=0 if bit_equal_norms(pair.theirs) else 2)
+        assert len(other["labels"].unique()) >= min(5, pair.num_classes)
+        ties = 0 if bit_equal_norms(pair.theirs) else 2
+        same = assert_same_detections(mine, other, ties)
+        assert_same_masks_and_keypoints(mine, {**other, "masks": before.get("masks")}, same)
 
 
 @pytest.mark.parametrize("without_objects", [None, 1], ids=["objects", "one image without"])
 def test_training_losses(pair, without_objects):
     pair.theirs.train()
     pair.ours.train()
-    targets = ground_truth(without_objects)
+    targets = ground_truth(pair, without_objects)
     statistics = {name: value.clone() for name, value in pair.theirs.named_buffers()}
     with torch.no_grad():
         theirs = pair.theirs(pair.images, targets)
         ours = pair.ours(our_batch(pair, targets)).losses
     num_positive = pair.theirs.roi_heads.fg_bg_sampler.num_positive
     assert all(count >= 20 or image == without_objects for image, count in enumerate(num_positive))
-    for name in ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg"):
+    assert set(theirs) == {name for name in ours if name.startswith("loss")}
+    for name in theirs:
         assert ours[name].item() == pytest.approx(theirs[name].item(), rel=1e-5), name
         assert theirs[name] > 0
     # Training moved the statistics of batch norms, of both alike; the next test starts where this one did.
