@@ -93,6 +93,20 @@ def mean_over_processes(value: torch.Tensor) -> torch.Tensor:
     return value
 
 
+def concatenated_over_processes(value: torch.Tensor) -> torch.Tensor:
+    """The rows of all processes behind one another, in the order of their ranks, without gradient.
+
+    Args:
+        value: [n, ...], of the same shape in every process.
+    """
+    value = value.detach()
+    if not is_active():
+        return value
+    rows = [torch.empty_like(value) for _ in range(world_size())]
+    dist.all_gather(rows, value.contiguous())
+    return torch.cat(rows)
+
+
 def broadcast_buffers(module: torch.nn.Module) -> None:
     """Gives every process the buffers of the first one, such as the running statistics of batch norms.
 

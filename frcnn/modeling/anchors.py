@@ -108,6 +108,39 @@ class GridAnchorGenerator(AnchorGenerator):
         return anchors_per_level
 
 
+@ANCHOR_GENERATORS.register
+class OctaveAnchorGenerator(GridAnchorGenerator):
+    """Grid anchors whose sizes are multiples of each level's stride, several to an octave (RetinaNet).
+
+    https://arxiv.org/abs/1708.02002, section 4: base scale 4 and three scales an octave give 32, 40.3 and 50.8 px at
+    stride 8, and twice as much on the next level.
+
+    Args:
+        strides: the stride of each level in pixels.
+        octave_base_scale: the smallest size of a level, in strides.
+        scales_per_octave: how many sizes a level has, each 2 ** (1 / scales_per_octave) times the one before.
+        aspect_ratios: heights over widths.
+        offset: centre of the first anchor in strides from the image's corner; 0.5 is the middle of the first cell.
+    """
+
+    def __init__(
+        self,
+        strides: Sequence[int],
+        *,
+        octave_base_scale: float = 4.0,
+        scales_per_octave: int = 3,
+        aspect_ratios: tuple[float, ...] = (0.5, 1.0, 2.0),
+        offset: float = 0.0,
+    ) -> None:
+        if not octave_base_scale > 0:
+            raise ValueError(f"octave_base_scale must be above 0, got {octave_base_scale}")
+        if scales_per_octave < 1:
+            raise ValueError(f"scales_per_octave must be at least 1, got {scales_per_octave}")
+        scales = [octave_base_scale * 2 ** (step / scales_per_octave) for step in range(scales_per_octave)]
+        sizes = tuple(tuple(stride * scale for scale in scales) for stride in strides)
+        super().__init__(strides, sizes=sizes, aspect_ratios=aspect_ratios, offset=offset)
+
+
 def _ratios_per_level(
     aspect_ratios: tuple[float, ...] | tuple[tuple[float, ...], ...], num_levels: int
 ) -> tuple[tuple[float, ...], ...]:

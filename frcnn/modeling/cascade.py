@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from frcnn.config import Factory
+from frcnn.modeling.features import check_num_levels
 from frcnn.modeling.modes import unobserved
 from frcnn.modeling.postprocess import Postprocess
 from frcnn.modeling.roi_heads import BoxROIHeads, scored_boxes
@@ -91,6 +92,8 @@ class CascadeROIHeads(BoxROIHeads):
         )
         if not stages:
             raise ValueError("a cascade needs at least one stage, got none")
+        for stage in stages:
+            check_num_levels(stage.matcher, 1)
         self.loss_weights = [stage.loss_weight for stage in stages]
         self.matcher = cast(Sequence[Matcher], nn.ModuleList(stage.matcher for stage in stages))
         self.sampler = cast(Sequence[Sampler], nn.ModuleList(stage.sampler or AllSampler() for stage in stages))

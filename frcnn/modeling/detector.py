@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from frcnn.config import Factory
-from frcnn.modeling.roles import DETECTORS, Backbone, Detector, Neck, ProposalGenerator, ROIHeads
+from frcnn.modeling.roles import DETECTORS, Backbone, Detector, Features, Neck, ProposalGenerator, ROIHeads
 from frcnn.ops.boxes import clip_boxes, large_mask
-from frcnn.structures import Batch, Detections, Output
+from frcnn.structures import Batch, Detections, Output, Proposals
 
 
 @DETECTORS.register
@@ -27,7 +27,8 @@ class FasterRCNN(Detector):
         backbone: makes feature maps of the image.
         necks: change the feature maps, one after the other.
         proposal_generator: finds regions that may hold an object.
-        roi_heads: say what each region holds, and where.
+        roi_heads: say what each region holds, and where; null leaves a detector of proposals alone, whose detections are
+            the proposals, all of class 0, scored by the probability that they hold an object.
         channel_order: what the backbone was trained with; images always arrive as RGB.
         size_divisibility: images are padded to a multiple of this many pixels; null asks the backbone and the necks.
         clip_detections: whether detections are clipped, and empty ones dropped, after they were scaled to the original
@@ -46,7 +47,7 @@ class FasterRCNN(Detector):
         backbone: Backbone,
         necks: list[Factory[Neck]],
         proposal_generator: Factory[ProposalGenerator],
-        roi_heads: Factory[ROIHeads],
+        roi_heads: Factory[ROIHeads] | None,
         channel_order: Literal["RGB", "BGR"] = "RGB",
         size_divisibility: int | None = None,
         clip_detections: bool = True,
@@ -73,7 +74,7 @@ class FasterRCNN(Detector):
             shapes = neck.feature_shapes
             asked = math.lcm(asked, neck.size_divisibility)
         self.proposal_generator = proposal_generator(shapes)
-        self.roi_heads = roi_heads(shapes, num_classes)
+        self.roi_heads = None if roi_heads is None else roi_heads(shapes, num_classes)
         self.size_divisibility = asked if size_divisibility is None else size_divisibility
 
     def forward(self, batch: Batch) -> Output:
@@ -90,10 +91,18 @@ class FasterRCNN(Detector):
         for neck in self.necks:
             features = neck(features)
         proposals, proposal_losses = self.proposal_generator(features, batch)
-        detections, roi_losses = self.roi_heads(features, proposals, batch)
+        detections, roi_losses = self._look_closer(features, proposals, batch)
         if detections is not None:
             detections = list(map(self.to_original_size, detections, batch.image_sizes, batch.original_sizes))
         return Output(detections, {**proposal_losses, **roi_losses})
+
+    def _look_closer(
+        self, features: Features, proposals: Sequence[Proposals], batch: Batch
+    ) -> tuple[list[Detections] | None, dict[str, Tensor]]:
+        """What the ROI heads say of the proposals; without ROI heads the proposals themselves are the detections."""
+        if self.roi_heads is not None:
+            return self.roi_heads(features, proposals, batch)
+        return None if self.training else [as_detections(found) for found in proposals], {}
 
     def prepare(self, images: Sequence[Tensor] | Tensor, image_sizes: Sequence[tuple[int, int]]) -> Tensor:
         """Normalises in float32, then pads at the right and the bottom, so that the padding is 0 for the network.
@@ -128,6 +137,12 @@ class FasterRCNN(Detector):
             return replace(detections, boxes=boxes, keypoints=keypoints)
         boxes = clip_boxes(boxes, original_size)
         return replace(detections, boxes=boxes, keypoints=keypoints).select(large_mask(boxes))
+
+
+def as_detections(proposals: Proposals) -> Detections:
+    """The proposals of one image as detections of class 0, scored by the sigmoid of their objectness."""
+    row = torch.arange(proposals.boxes.shape[0], device=proposals.boxes.device)
+    return Detections(proposals.boxes, proposals.objectness.sigmoid(), torch.zeros_like(row), row)
 
 
 def _round_up(value: int, divisor: int) -> int:

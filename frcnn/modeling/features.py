@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from frcnn.modeling.roles import FeatureShapes
+from frcnn.modeling.roles import FeatureShapes, Matcher
 from frcnn.structures import FeatureShape
 
 
@@ -40,3 +40,19 @@ def shapes_of(in_features: Sequence[str], feature_shapes: FeatureShapes) -> list
     if not in_features:
         raise ValueError(f"in_features must name feature maps of {', '.join(feature_shapes)}")
     return [feature_shapes[name] for name in in_features]
+
+
+def check_num_levels(matcher: Matcher, num_levels: int) -> None:
+    """Refuses a matcher that is made for another number of levels.
+
+    Args:
+        matcher: that is to be given the candidates.
+        num_levels: how many levels of candidates there are.
+
+    Raises:
+        ValueError: with both numbers.
+    """
+    if matcher.num_levels not in (None, num_levels):
+        raise ValueError(
+            f"{type(matcher).__name__} is made for {matcher.num_levels} levels, but there are {num_levels} levels of candidates"
+        )

@@ -35,6 +35,19 @@ class TrainTest:
         return self.train if training else self.test
 
 
+def anchors_of_image(anchors: Sequence[Tensor], image: int) -> list[Tensor]:
+    """The anchors of one image of a batch.
+
+    Args:
+        anchors: L x [N_l, 4], or [B, N_l, 4] where images have their own.
+        image: its index in the batch.
+
+    Returns:
+        L x [N_l, 4].
+    """
+    return [level if level.dim() == 2 else level[image] for level in anchors]
+
+
 class RankAnchors(nn.Module):
     """Keeps the best anchors of each level, and decodes those alone.
 
@@ -52,7 +65,7 @@ class RankAnchors(nn.Module):
         """Ranks first and decodes after, which gives the same boxes.
 
         Args:
-            anchors: L x [N_l, 4].
+            anchors: L x [N_l, 4], or [B, N_l, 4] where images have their own.
             output: what the head says.
 
         Returns:
@@ -65,9 +78,10 @@ class RankAnchors(nn.Module):
             count = min(self.top_n.at(self.training), logits.shape[1])
             logits, index = logits.topk(count)  # [B, k] each
             image = torch.arange(len(logits), device=logits.device)[:, None]
-            boxes = self.box_coder.decode(anchors[level][index], gather_from_map(deltas, 4, image, index))  # [B, k, 4]
+            chosen = anchors[level].expand(len(logits), -1, -1)[image, index]  # [B, k, 4]
+            boxes = self.box_coder.decode(chosen, gather_from_map(deltas, 4, image, index))  # [B, k, 4]
             ranked_per_level.append((boxes, logits, torch.full_like(index, level), index + first))
-            first += len(anchors[level])
+            first += anchors[level].shape[-2]
         ranked = [torch.cat(values, dim=1) for values in zip(*ranked_per_level, strict=True)]  # 4 x [B, P, ...]
         return [Proposals(*values) for values in zip(*ranked, strict=True)]
 

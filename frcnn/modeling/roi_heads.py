@@ -9,7 +9,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from frcnn.config import Factory
-from frcnn.modeling.features import shapes_of
+from frcnn.modeling.features import check_num_levels, shapes_of
 from frcnn.modeling.modes import unobserved
 from frcnn.modeling.postprocess import Postprocess, SelectDetections
 from frcnn.modeling.roi_sampling import candidate_boxes, sample_rois, sampling_counts
@@ -160,6 +160,7 @@ class StandardROIHeads(BoxROIHeads):
             append_gt=append_gt,
         )
         self.matcher = matcher
+        check_num_levels(matcher, 1)
         self.sampler = sampler
         self.box_head = box_head(self.box_roi_pool.out_channels, self.box_roi_pool.resolution)
         self.box_predictor = box_predictor(self.box_head.out_channels, num_classes)
@@ -197,7 +198,7 @@ class StandardROIHeads(BoxROIHeads):
         assert batch.targets is not None
 
         def run_head(boxes_per_image: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-            with unobserved(self.box_roi_pool, self.box_head, self.box_predictor):
+            with unobserved(self):  # a subclass may have more heads than one
                 return self.run_head(features, boxes_per_image)
 
         return sample_rois(

@@ -131,7 +131,12 @@ class RPNHead(Role):
 
 
 class Matcher(Role):
-    """() | (candidates, targets) -> Matches."""
+    """() | (candidates, targets) -> Matches.
+
+    `num_levels` is how many levels of candidates it must be given, None for any number.
+    """
+
+    num_levels: int | None = None
 
     def forward(self, candidates: Candidates, targets: Targets) -> Matches:
         return super().forward(candidates, targets)
@@ -231,6 +236,8 @@ class BoxPredictor(Role):
     """
 
     num_classes: int
+    box_coder: BoxCoder
+    box_loss: BoxLoss
 
     def forward(self, box_features: Tensor) -> tuple[Tensor, Tensor]:
         return super().forward(box_features)

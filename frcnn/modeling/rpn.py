@@ -11,9 +11,9 @@ from torch import Tensor
 
 from frcnn.config import Factory
 from frcnn.distributed import mean_over_processes, world_size
-from frcnn.modeling.features import shapes_of
+from frcnn.modeling.features import check_num_levels, shapes_of
 from frcnn.modeling.modes import unobserved
-from frcnn.modeling.proposals import RankAnchors, SuppressProposals, TrainTest
+from frcnn.modeling.proposals import RankAnchors, SuppressProposals, TrainTest, anchors_of_image
 from frcnn.modeling.roles import (
     NMS,
     PROPOSAL_GENERATORS,
@@ -85,11 +85,12 @@ class RegionProposalNetwork(ProposalGenerator):
         nms_on: Literal["logit", "probability"] = "logit",
     ) -> None:
         super().__init__()
-        in_channels, strides = _common_channels_and_strides(feature_shapes, in_features)
+        in_channels, strides = common_channels_and_strides(feature_shapes, in_features)
         self.in_features = tuple(in_features)
         self.anchor_generator = anchor_generator(strides)
         self.head = head(in_channels, self.anchor_generator.num_anchors)
         self.matcher = matcher
+        check_num_levels(matcher, len(strides))
         self.sampler = sampler
         self.box_coder = box_coder
         self.objectness_loss = objectness_loss(1)
@@ -139,7 +140,7 @@ class RegionProposalNetwork(ProposalGenerator):
         """Gives every anchor of every image a ground truth and a label.
 
         Args:
-            anchors: L x [N_l, 4].
+            anchors: L x [N_l, 4], or [B, N_l, 4] where images have their own.
             output: what the head says, for matchers that ask for predictions.
             targets: B Targets.
             image_sizes: B x (h, w) before padding, for matchers that measure in parts of the image.
@@ -151,13 +152,14 @@ class RegionProposalNetwork(ProposalGenerator):
         @torch.no_grad()
         def predictions(image: int) -> Predictions:
             logits, deltas = self.concat_box_prediction_layers(_one_image(output, image))
-            boxes = self.box_coder.decode(torch.cat(list(anchors)), deltas)  # [N, 4]
+            boxes = self.box_coder.decode(torch.cat(anchors_of_image(anchors, image)), deltas)  # [N, 4]
             return Predictions(logits, boxes, self.objectness_loss.scores(logits))
 
-        return [
-            self.matcher(Candidates(anchors, partial(predictions, image), size), target.class_agnostic())
-            for image, (target, size) in enumerate(zip(targets, image_sizes, strict=True))
-        ]
+        def match(image: int, target: Targets, size: tuple[int, int]) -> Matches:
+            candidates = Candidates(anchors_of_image(anchors, image), partial(predictions, image), size)
+            return self.matcher(candidates, target.class_agnostic())
+
+        return list(map(match, range(len(targets)), targets, image_sizes))
 
     def compute_loss(
         self,
@@ -172,7 +174,7 @@ class RegionProposalNetwork(ProposalGenerator):
         Args:
             maps: L x [B, C, H, W], what the head was given.
             output: what the head says.
-            anchors: L x [N_l, 4].
+            anchors: L x [N_l, 4], or [B, N_l, 4] where images have their own.
             matches: B Matches of N anchors each.
             batch: with targets.
         """
@@ -180,13 +182,13 @@ class RegionProposalNetwork(ProposalGenerator):
         samples = [self._sample(output, anchors, matches[image], batch, image) for image in range(len(batch))]
         logits, deltas = self.head.at(maps, output, [torch.cat(sample) for sample in samples])  # [n], [n, 4]
         is_positive = torch.cat([_positives_first(positive, negative) for positive, negative in samples])  # [n]
-        boxes = torch.cat(list(anchors))[torch.cat([positive for positive, _ in samples])]  # [p, 4]
+        boxes = [torch.cat(anchors_of_image(anchors, image))[pos] for image, (pos, _) in enumerate(samples)]
         gt_boxes = [
             target.boxes[match.gt_index[positive]]
             for target, match, (positive, _) in zip(batch.targets, matches, samples, strict=True)
         ]
         objectness_loss = self.objectness_loss(logits[:, None], torch.where(is_positive, OBJECT, NO_OBJECT))  # [n]
-        box_loss = self.box_loss(self.box_coder, boxes, deltas[is_positive], torch.cat(gt_boxes))  # [p]
+        box_loss = self.box_loss(self.box_coder, torch.cat(boxes), deltas[is_positive], torch.cat(gt_boxes))  # [p]
         normalizer = self._normalizer(is_positive, len(batch))
         num_positive = is_positive.sum()
         return {
@@ -206,7 +208,8 @@ class RegionProposalNetwork(ProposalGenerator):
 
         def hardness() -> Tensor:
             with unobserved(self.objectness_loss, self.box_loss):  # a loss may count what it is shown
-                return self._hardness(_one_image(output, image), torch.cat(list(anchors)), matches, gt_boxes)
+                boxes = torch.cat(anchors_of_image(anchors, image))  # [N, 4]
+                return self._hardness(_one_image(output, image), boxes, matches, gt_boxes)
 
         return self.sampler(matches, hardness, batch.draw.generator(image, "rpn", matches.labels.device))
 
@@ -239,7 +242,7 @@ class RegionProposalNetwork(ProposalGenerator):
         """Ranks the anchors of each level, decodes the best, and suppresses what overlaps a better one of its level.
 
         Args:
-            anchors: L x [N_l, 4].
+            anchors: L x [N_l, 4], or [B, N_l, 4] where images have their own.
             output: what the head says.
             image_sizes: B x (h, w) before padding; proposals are clipped to it.
 
@@ -256,6 +259,15 @@ def _check_losses(objectness_loss: ClassLoss, loss_normalizer: str, sampler: Sam
             f"loss_normalizer 'quota' needs a sampler's batch_size_per_image, {type(sampler).__name__} has none: "
             "use 'sampled' or 'positive'"
         )
+    check_objectness_loss(objectness_loss)
+
+
+def check_objectness_loss(objectness_loss: ClassLoss) -> None:
+    """Refuses a loss with a logit for the background.
+
+    Raises:
+        ValueError: with what to use instead.
+    """
     if objectness_loss.num_logits != 1:
         raise ValueError(
             f"objectness_loss must have one logit per anchor, {type(objectness_loss).__name__} has "
@@ -263,9 +275,14 @@ def _check_losses(objectness_loss: ClassLoss, loss_normalizer: str, sampler: Sam
         )
 
 
-def _common_channels_and_strides(
+def common_channels_and_strides(
     feature_shapes: FeatureShapes, in_features: Sequence[str]
 ) -> tuple[int, tuple[int, ...]]:
+    """The width that the maps a head reads have in common, and their strides.
+
+    Raises:
+        ValueError: a name is not there, or the maps differ in width.
+    """
     shapes = shapes_of(in_features, feature_shapes)
     widths = sorted({shape.channels for shape in shapes})
     if len(widths) != 1:

@@ -3,7 +3,7 @@ import torch
 from torchvision.models.detection.anchor_utils import AnchorGenerator as TorchvisionAnchors
 from torchvision.models.detection.image_list import ImageList
 
-from frcnn.modeling.anchors import GridAnchorGenerator
+from frcnn.modeling.anchors import GridAnchorGenerator, OctaveAnchorGenerator
 
 FPN_SIZES = ((32.0,), (64.0,), (128.0,), (256.0,), (512.0,))
 
@@ -88,3 +88,19 @@ def test_anchors_stay_float32_under_autocast():
         (anchors,) = generator([(3, 100)], (48, 1600))
     assert anchors.dtype == torch.float32
     assert len(anchors[:, 0].unique()) == 100
+
+
+def test_octave_scales_are_multiples_of_the_stride():
+    # Three sizes an octave from 4 strides on: 32, 40.3 and 50.8 px at stride 8, twice as much at stride 16.
+    generator = OctaveAnchorGenerator([8, 16], aspect_ratios=(1.0,))
+    half_sides = generator.cell_anchors[:, :, 2]  # [L, A]
+    torch.testing.assert_close(half_sides[0], torch.tensor([16.0, 16.0 * 2 ** (1 / 3), 16.0 * 2 ** (2 / 3)]))
+    torch.testing.assert_close(half_sides[1], 2 * half_sides[0])
+    assert OctaveAnchorGenerator([8], scales_per_octave=2).num_anchors == 6
+
+
+def test_octave_options_are_checked():
+    with pytest.raises(ValueError, match="octave_base_scale must be above 0, got 0"):
+        OctaveAnchorGenerator([8], octave_base_scale=0)
+    with pytest.raises(ValueError, match="scales_per_octave must be at least 1, got 0"):
+        OctaveAnchorGenerator([8], scales_per_octave=0)

@@ -1,4 +1,5 @@
 import itertools
+import math
 from dataclasses import replace
 
 import pytest
@@ -6,7 +7,7 @@ import torch
 
 from frcnn.modeling.detector import FasterRCNN
 from frcnn.modeling.roles import Backbone, Neck, ProposalGenerator, ROIHeads
-from frcnn.structures import Batch, Detections, FeatureShape, Output, Targets
+from frcnn.structures import Batch, Detections, FeatureShape, Output, Proposals, Targets
 
 
 class Pixels(Backbone):
@@ -143,6 +144,37 @@ def test_wrong_options_are_refused():
         make(pixel_std=(1.0, 0.0, 1.0))
     with pytest.raises(ValueError, match="size_divisibility must be at least 1, got 0"):
         make(size_divisibility=0)
+
+
+class TwoProposals(ProposalGenerator):
+    def __init__(self, feature_shapes):
+        super().__init__()
+
+    def forward(self, features, batch):
+        boxes = torch.tensor([[1.0, 2.0, 3.0, 4.0], [10.0, 2.0, 12.0, 4.0]])
+        index = torch.tensor([7, 3])
+        found = [Proposals(boxes, torch.tensor([0.0, -1.0]), torch.zeros_like(index), index) for _ in range(len(batch))]
+        return found, {}
+
+
+def test_without_roi_heads_the_proposals_are_the_detections():
+    detector = make(proposal_generator=TwoProposals, roi_heads=None)
+    image = torch.zeros(3, 8, 16)
+    assert detector(batch([image])).detections is None
+    (found,) = detector.eval()(batch([image], original_sizes=[(16, 48)])).detections
+    assert found.boxes.tolist() == [[3.0, 4.0, 9.0, 8.0], [30.0, 4.0, 36.0, 8.0]]
+    assert found.scores.tolist() == pytest.approx([0.5, 1 / (1 + math.e)])
+    assert found.classes.tolist() == [0, 0]
+    assert found.index.tolist() == [0, 1]
+
+
+def test_a_detector_of_proposals_trains_and_detects(tiny_detector, tiny_batch):
+    detector = tiny_detector("standard", "random", roi_heads=None)
+    losses = detector(tiny_batch).losses
+    assert {name for name in losses if name.startswith("loss")} == {"loss_objectness", "loss_rpn_box_reg"}
+    detections = detector.eval()(replace(tiny_batch, targets=None)).detections
+    assert [len(found) for found in detections] == [50, 50]
+    assert all((found.scores.diff() <= 0).all() for found in detections)
 
 
 def test_means_are_no_weights():

@@ -326,6 +326,44 @@ def test_parts_can_be_exchanged(options):
     assert losses["rpn/num_positive"] > 0
 
 
+def test_focal_objectness_over_all_anchors_starts_small():
+    """With a prior of 0.01 the many negatives of the first step do not drown the few positives."""
+    focal = {"objectness_loss": SigmoidFocalLoss, "sampler": AllSampler(), "loss_normalizer": "positive"}
+    losses = []
+    for prior in (0.5, 0.01):
+        rpn, features = build_pyramid_rpn(head=partial(ConvRPNHead, prior_probability=prior), **focal)
+        nn.init.zeros_(rpn.head.objectness.weight)
+        losses.append(rpn(features, make_batch((64, 64), SIZES, GT_BOXES))[1])
+    positive, negative = (losses[0][f"rpn/num_{kind}"].item() for kind in ("positive", "negative"))
+    for prior, loss in zip((0.5, 0.01), losses, strict=True):
+        of_positive = 0.25 * (1 - prior) ** 2 * -math.log(prior)
+        of_negative = 0.75 * prior**2 * -math.log(1 - prior)
+        expected = of_positive + of_negative * negative / positive
+        assert loss["loss_objectness"].item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_prior_that_is_no_probability_is_refused():
+    with pytest.raises(ValueError, match="prior_probability must be between 0 and 1, got 0"):
+        ConvRPNHead(4, 3, prior_probability=0)
+
+
+def test_images_may_have_anchors_of_their_own():
+    # The anchors of the second image lie 16 px to the right of the first one's: so does the object that they find.
+    rpn, _ = row_rpn([0.0, 0.0], sampler=AllSampler(), loss_normalizer="sampled")
+    head = GivenHead([torch.tensor([2.0, 1.0]).expand(2, 1, 1, 2)], [torch.zeros(2, 4, 1, 2)])
+    rpn.head = head
+    shared = rpn.anchor_generator([(1, 2)], (16, 48))[0]
+    anchors = [torch.stack((shared, shared + torch.tensor([16.0, 0.0, 16.0, 0.0])))]  # [2, 2, 4]
+    batch = make_batch((16, 48), [(16, 48)] * 2, [[[0, 0, 16, 16]], [[16, 0, 32, 16]]])
+    matches = rpn.assign_targets_to_anchors(anchors, head.output, batch.targets, batch.image_sizes)
+    assert [m.labels.tolist() for m in matches] == [[1, 0], [1, 0]]
+    losses = rpn.compute_loss([torch.zeros(2, 2, 1, 2)], head.output, anchors, matches, batch)
+    assert losses["loss_rpn_box_reg"] == 0
+    first, second = rpn.eval().filter_proposals(anchors, head.output, batch.image_sizes)
+    assert first.boxes.tolist() == [[0, 0, 16, 16], [16, 0, 32, 16]]
+    assert second.boxes.tolist() == [[16, 0, 32, 16], [32, 0, 48, 16]]
+
+
 def test_a_matcher_may_ask_what_the_model_says():
     seen = []
 
