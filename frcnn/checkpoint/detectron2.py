@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -39,6 +40,12 @@ _RULES = (
     Rule(r"roi_heads\.keypoint_head\.score_lowres\.(\w+)", r"roi_heads.branches.keypoint.head.deconv.\1"),
 )
 
+_LEFT_OUT = (
+    (r"proposal_generator\.anchor_generator\..+", "anchors are made from the config"),
+    (r"(?:\w+\.)?pixel_(?:mean|std)", "the config says them"),
+    (r"(?:stem\.)?(?:fc|linear)\.(?:weight|bias)", "the classifier's last layer"),
+)
+
 
 def from_detectron2(state_dict: Mapping[str, Tensor]) -> Converted:
     """Weights of a detectron2 detector, or of one of its ResNets, under our names.
@@ -55,13 +62,16 @@ def from_detectron2(state_dict: Mapping[str, Tensor]) -> Converted:
         state_dict: tensors by detectron2's names.
 
     Returns:
-        our state dict, and the names for which we have no use (anchors, pixel means, mask heads).
+        our state dict, and the names for which we have no use.
     """
-    converted = rename(state_dict, _RULES)
+    converted = rename(state_dict, _RULES, _LEFT_OUT)
     if not any(".convs." in name for name in converted.state_dict if name.startswith("roi_heads.box_head.")):
         return converted
-    weights = {_fc_behind_convs(name): tensor for name, tensor in converted.state_dict.items()}
-    return Converted(weights, converted.unused)
+    return replace(
+        converted,
+        state_dict={_fc_behind_convs(name): tensor for name, tensor in converted.state_dict.items()},
+        origins={_fc_behind_convs(name): theirs for name, theirs in converted.origins.items()},
+    )
 
 
 def _fc_behind_convs(name: str) -> str:

@@ -50,7 +50,7 @@ def _read(path: Path) -> Any:
         start = file.read(len(_LEGACY_START))
     if size == 0:
         raise DamagedFileError(f"{path}: the file is empty")
-    if path.suffix == ".pkl" and start[:1] == b"\x80" and start != _LEGACY_START:
+    if start[:1] == b"\x80" and start != _LEGACY_START:
         return read_numpy_pickle(path)
     if start.startswith(_ZIP_START):
         _check_archive(path, size)

@@ -1,7 +1,12 @@
-"""The model zoos' `.pkl` files: numpy arrays by name, read by an unpickler that knows arrays and nothing else."""
+"""The model zoos' `.pkl` files: numbers in numpy arrays by name, read by an unpickler that knows these and nothing else.
+
+Not even numpy's own constructors are reached: what a file says of an array (type, shape, bytes) goes to the small
+stand-ins below, which check it.
+"""
 
 from __future__ import annotations
 
+import math
 import pickle
 from collections import OrderedDict
 from pathlib import Path
@@ -12,39 +17,96 @@ import torch
 
 from frcnn.errors import UserError
 
-_RECONSTRUCT = np.empty(0).__reduce__()[0]  # numpy has moved this function between modules
-_SCALAR = np.float32(0).__reduce__()[0]
+_NUMBERS = "fiub"  # kinds of numpy types: float, signed and unsigned integer, bool
+
+
+class _ElementType:
+    """Stands for `numpy.dtype`."""
+
+    def __init__(self, name: str, *_: Any) -> None:
+        self.dtype = np.dtype(name) if isinstance(name, str) else np.dtype(object)
+        if self.dtype.kind not in _NUMBERS:
+            raise pickle.UnpicklingError(f"an array of {self.dtype}")
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.dtype = self.dtype.newbyteorder(state[1])
+
+    def read(self, data: Any) -> np.ndarray:
+        """[n] numbers; a text of Python 2 holds its bytes as latin1."""
+        return np.frombuffer(data.encode("latin1") if isinstance(data, str) else data, self.dtype)
+
+
+class _Array:
+    """Stands for an array: empty when it is made, filled by its state."""
+
+    def __init__(self) -> None:
+        self.array: np.ndarray | None = None
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        *_, shape, element_type, is_fortran, data = state
+        self.fill(shape, element_type, "F" if is_fortran else "C", data)
+
+    def fill(self, shape: tuple[int, ...], element_type: _ElementType, order: Any, data: Any) -> _Array:
+        numbers = element_type.read(data)
+        if math.prod(shape) != len(numbers):
+            raise ValueError(f"{len(numbers)} numbers for an array of shape {list(shape)}")
+        self.array = numbers.reshape(shape, order=order)
+        return self
+
+
+class _NumpyArrayType:
+    """Stands for `numpy.ndarray`, which a pickle only names and never calls."""
+
+    def __init__(self, *_: Any) -> None:
+        raise pickle.UnpicklingError("a call of numpy.ndarray")
+
+
+def _empty_array(*_: Any) -> _Array:
+    return _Array()
+
+
+def _array_from_buffer(data: Any, element_type: _ElementType, shape: tuple[int, ...], order: Any) -> _Array:
+    return _Array().fill(shape, element_type, order, data)
+
+
+def _number(element_type: _ElementType, data: Any) -> Any:
+    return element_type.read(data)[0].item()
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    return text.encode(encoding)
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"a text in {encoding}")
+    return text.encode("latin1")
 
 
-_ALLOWED: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): OrderedDict,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
-    ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
-    ("numpy.core.multiarray", "scalar"): _SCALAR,
-    ("numpy._core.multiarray", "scalar"): _SCALAR,
-    ("_codecs", "encode"): _encode,
+_ALLOWED: dict[str, Any] = {
+    "collections.OrderedDict": OrderedDict,
+    "_codecs.encode": _encode,
+    "numpy.ndarray": _NumpyArrayType,
+    "numpy.dtype": _ElementType,
+    # numpy 2 moved these modules
+    **{f"numpy.{core}.multiarray._reconstruct": _empty_array for core in ("core", "_core")},
+    **{f"numpy.{core}.multiarray.scalar": _number for core in ("core", "_core")},
+    **{f"numpy.{core}.numeric._frombuffer": _array_from_buffer for core in ("core", "_core")},
 }
 
 
 class _ArrayUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         try:
-            return _ALLOWED[module, name]
+            return _ALLOWED[f"{module}.{name}"]
         except KeyError:
-            raise pickle.UnpicklingError(f"{module}.{name}") from None
+            raise pickle.UnpicklingError(f"'{module}.{name}'") from None
+
+    def persistent_load(self, pid: Any) -> Any:
+        raise pickle.UnpicklingError("parts that lie outside the file, as torch's tensors do")
 
 
 def read_numpy_pickle(path: Path) -> Any:
     """What a `.pkl` of a model zoo holds, its arrays as tensors.
 
     Args:
-        path: a pickle of nested dicts, lists and numpy arrays; Python 2's too.
+        path: a pickle of nested dicts, lists and numpy arrays of numbers; Python 2's too.
 
     Raises:
         UserError: it holds anything else, or is damaged.
@@ -54,21 +116,22 @@ def read_numpy_pickle(path: Path) -> Any:
             return _with_tensors(_ArrayUnpickler(file, encoding="latin1").load())
         except pickle.UnpicklingError as error:
             raise UserError(
-                f"{path}: holds '{error}'; only numpy arrays and plain Python are read from a pickle"
+                f"{path}: holds {error}; only numpy arrays of numbers and plain Python are read from a pickle, so that "
+                "nothing in it is run"
             ) from error
         except Exception as error:  # a damaged pickle can raise anything
             raise UserError(f"{path}: truncated or damaged ({type(error).__name__}: {error})") from error
 
 
 def _with_tensors(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        if value.dtype.kind not in "fiub":
-            raise pickle.UnpicklingError(f"an array of {value.dtype}")
-        return torch.from_numpy(np.array(value, order="C", dtype=value.dtype.newbyteorder("=")))
-    if isinstance(value, np.generic):
-        return value.item()
+    if isinstance(value, _Array):
+        if value.array is None:
+            raise ValueError("an array without its numbers")
+        return torch.from_numpy(value.array.astype(value.array.dtype.newbyteorder("=")))
     if isinstance(value, dict):
         return {key: _with_tensors(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return type(value)(_with_tensors(item) for item in value)
+    if isinstance(value, (_ElementType, type)) or callable(value):
+        raise pickle.UnpicklingError("a type or a function where a value is expected")
     return value

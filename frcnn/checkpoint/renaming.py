@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -16,10 +16,14 @@ class Converted:
     Args:
         state_dict: our names.
         unused: names of the other framework that no rule knows, so that nothing is skipped silently.
+        origins: our name -> the other framework's.
+        left_out: names that are known and have no place here -> why.
     """
 
     state_dict: dict[str, Tensor]
     unused: list[str]
+    origins: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -49,12 +53,15 @@ class Rule:
         )
 
 
-def rename(state_dict: Mapping[str, Tensor], rules: Sequence[Rule]) -> Converted:
+def rename(
+    state_dict: Mapping[str, Tensor], rules: Sequence[Rule], left_out: Sequence[tuple[str, str]] = ()
+) -> Converted:
     """Gives every tensor the name that the first rule that knows it says.
 
     Args:
         state_dict: the weights of another framework.
         rules: how names read.
+        left_out: patterns of names that have no place here, with the reason.
 
     Returns:
         the renamed weights and the names that no rule knows.
@@ -62,14 +69,18 @@ def rename(state_dict: Mapping[str, Tensor], rules: Sequence[Rule]) -> Converted
     Raises:
         ValueError: two tensors would get one name.
     """
-    renamed: dict[str, Tensor] = {}
-    unused: list[str] = []
+    converted = Converted({}, [])
     for name, tensor in state_dict.items():
         ours = next((found for rule in rules if (found := rule.apply(name)) is not None), None)
         if ours is None:
-            unused.append(name)
-        elif ours in renamed:
+            reason = next((why for pattern, why in left_out if re.fullmatch(pattern, name)), None)
+            if reason is None:
+                converted.unused.append(name)
+            else:
+                converted.left_out[name] = reason
+        elif ours in converted.state_dict:
             raise ValueError(f"two of the weights would become {ours!r}; the second is {name!r}")
         else:
-            renamed[ours] = tensor
-    return Converted(renamed, unused)
+            converted.state_dict[ours] = tensor
+            converted.origins[ours] = name
+    return converted

@@ -1,4 +1,4 @@
-"""Where weights come from: a path, `https://...#sha256=...`, or `torchvision://NAME`."""
+"""Where weights come from: a path, `https://...#sha256=...`, `torchvision://NAME` or `detectron2://PATH`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,18 +20,19 @@ import torchvision
 from iopath.common.file_io import HTTPURLHandler, PathManager
 from torch import Tensor
 
-from frcnn.checkpoint.detectron2 import from_detectron2
+from frcnn.checkpoint.conversion import Conversion
+from frcnn.checkpoint.convert import author_of, convert
 from frcnn.checkpoint.files import read_weights_file
 from frcnn.checkpoint.kinds import Kind, detect_kind, state_dict_of
 from frcnn.checkpoint.load import inference_weights, require_known_version
-from frcnn.checkpoint.torchvision import COCO_LABELS, from_torchvision
 from frcnn.errors import UserError
 
 logger = logging.getLogger("frcnn")
 
 TORCHVISION = "torchvision://"
+DETECTRON2 = "detectron2://"
+_DETECTRON2_FILES = "https://dl.fbaipublicfiles.com/detectron2/"
 _URL = ("https://", "http://")
-_COCO_SLOTS = 91
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.\w+$")  # how PyTorch names its files: resnet18-f37072fd.pth
 
 
@@ -45,6 +46,8 @@ class Weights:
         kind: which framework wrote the file.
         state_dict: tensors by our names; of a checkpoint of ours, the weights to evaluate with.
         checkpoint: everything in the file, if it is a checkpoint of ours; else None.
+        conversion: what became of every tensor of another framework's file; None where nothing was renamed.
+        author: who wrote the file, as it says itself (detectron2's `__author__`).
     """
 
     source: str
@@ -52,6 +55,8 @@ class Weights:
     kind: Kind
     state_dict: Mapping[str, Tensor]
     checkpoint: Mapping[str, Any] | None
+    conversion: Conversion | None = None
+    author: str | None = None
 
     @property
     def class_names(self) -> list[str] | None:
@@ -65,9 +70,9 @@ def resolve_weights(source: str | os.PathLike[str]) -> Weights:
     """Fetches, reads and converts weights.
 
     Args:
-        source: a path; `https://...`, with `#sha256=` and the hash (8 digits of it or more) to have it verified; or
+        source: a path; `https://...`, with `#sha256=` and the hash (8 digits of it or more) to have it verified;
             `torchvision://NAME`, where NAME is a model (`resnet18`: its default weights) or an entry of torchvision's
-            weights (`ResNet18_Weights.IMAGENET1K_V1`).
+            weights (`ResNet18_Weights.IMAGENET1K_V1`); or `detectron2://PATH`, a file of detectron2's model zoo.
 
     Raises:
         UserError: not there, offline, a wrong hash, unreadable, or no weights.
@@ -87,7 +92,10 @@ def read_weights(path: Path, *, source: str) -> Weights:
     if kind is Kind.FRCNN:
         require_known_version(content, path)
         return Weights(source, path, kind, inference_weights(content), content)
-    return Weights(source, path, kind, _with_our_names(state_dict_of(content), kind), None)
+    if kind is Kind.STATE_DICT:
+        return Weights(source, path, kind, state_dict_of(content), None)
+    conversion = convert(content, kind, source)
+    return Weights(source, path, kind, conversion.ours, None, conversion, author_of(content))
 
 
 def fetch(source: str | os.PathLike[str]) -> Path:
@@ -98,10 +106,12 @@ def fetch(source: str | os.PathLike[str]) -> Path:
     text = os.fspath(source)
     if text.startswith(TORCHVISION):
         return _fetch_url(_torchvision_url(text.removeprefix(TORCHVISION)))
+    if text.startswith(DETECTRON2):
+        return _fetch_url(_DETECTRON2_FILES + text.removeprefix(DETECTRON2))
     if text.startswith(_URL):
         return _fetch_url(text)
     if "://" in text:
-        raise UserError(f"{text}: weights come from a path, https://... or {TORCHVISION}NAME")
+        raise UserError(f"{text}: weights come from a path, https://..., {TORCHVISION}NAME or {DETECTRON2}PATH")
     return Path(text).expanduser()
 
 
@@ -198,20 +208,3 @@ def _torchvision_url(name: str) -> str:
             + (f" ({near[0]}?)" if near else "")
             + " or an entry such as ResNet18_Weights.IMAGENET1K_V1"
         ) from error
-
-
-def _with_our_names(state_dict: dict[str, Tensor], kind: Kind) -> Mapping[str, Tensor]:
-    """Converted weights; those no converter knows keep their names, so that the table of loading lists them."""
-    if kind is Kind.STATE_DICT:
-        return state_dict
-    if kind is Kind.DETECTRON2:
-        converted = from_detectron2(state_dict)
-    else:
-        converted = from_torchvision(state_dict, labels=_coco_labels(state_dict))
-    return {**converted.state_dict, **{name: state_dict[name] for name in converted.unused}}
-
-
-def _coco_labels(state_dict: Mapping[str, Tensor]) -> Sequence[int] | None:
-    """The labels of COCO's 80 classes, if this is a detector with the 91 slots that torchvision publishes."""
-    scores = state_dict.get("roi_heads.box_predictor.cls_score.bias")
-    return COCO_LABELS if scores is not None and len(scores) == _COCO_SLOTS else None

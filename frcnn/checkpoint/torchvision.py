@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from frcnn.checkpoint.renaming import Converted, Rule, rename
+from frcnn.checkpoint.torchvision_backbones import REGNET_RULES, VIT_RULES, without_class_token
 
 NOT_COCO_LABELS = (0, 12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
 COCO_LABELS = tuple(label for label in range(91) if label not in NOT_COCO_LABELS)
@@ -36,6 +38,7 @@ _BRANCH_RULES = (
     Rule(r"keypoint_predictor\.kps_score_lowres\.(\w+)", r"keypoint.head.deconv.\1"),
 )
 
+_LEFT_OUT = ((r"(?:fc|classifier|heads?)\..+", "the classifier's last layers"),)
 _PER_CLASS = ("roi_heads.box_predictor.", "roi_heads.branches.mask.head.predictor.")
 
 
@@ -57,24 +60,27 @@ def from_torchvision(state_dict: Mapping[str, Tensor], *, labels: Sequence[int] 
             the 80 classes of COCO out of the published 91 slots; None keeps all.
 
     Returns:
-        our state dict, and the names for which we have no use (of a classifier, its last layers).
+        our state dict, the names for which we have no use, and why those of a classifier's last layers are left out.
 
     Raises:
         ValueError: a label that the weights do not have.
     """
     if not any(name.startswith("backbone.body.") for name in state_dict):
-        return rename(state_dict, _classifier_rules())
+        converted = rename(state_dict, _classifier_rules(), _LEFT_OUT)
+        return replace(converted, state_dict=without_class_token(converted.state_dict))
     converted = rename(state_dict, _detector_rules(state_dict))
     weights = dict(converted.state_dict)
     for name in weights:
         if name.startswith(_PER_CLASS):
             weights[name] = _our_classes(name, weights[name], labels)
-    return Converted(weights, converted.unused)
+    return replace(converted, state_dict=weights)
 
 
 def _classifier_rules() -> list[Rule]:
     return [
         *(rule.under("", "backbone.") for rule in _RESNET_RULES),
+        *REGNET_RULES,
+        *VIT_RULES,
         Rule(r"features\.(.+)", r"backbone.features.\1"),
     ]
 

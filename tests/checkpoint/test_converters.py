@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from frcnn.checkpoint.caffe2 import from_caffe2
 from frcnn.checkpoint.detectron2 import from_detectron2
 from frcnn.checkpoint.renaming import Rule, rename
 from frcnn.checkpoint.torchvision import COCO_LABELS, from_torchvision
@@ -92,8 +93,51 @@ def test_pyramid_levels_end_with_p5(index):
 
 def test_names_that_nobody_knows_are_returned():
     assert from_torchvision(detector(**{"roi_heads.mask_head.x": None})).unused == ["roi_heads.mask_head.x"]
+    assert from_detectron2({"sem_seg_head.p2.weight": torch.zeros(1)}).unused == ["sem_seg_head.p2.weight"]
+
+
+def test_what_has_no_place_here_is_left_out_with_the_reason():
     anchors = "proposal_generator.anchor_generator.cell_anchors.0"
-    assert from_detectron2({anchors: torch.zeros(1), "pixel_mean": torch.zeros(3)}).unused == [anchors, "pixel_mean"]
+    assert from_detectron2({anchors: torch.zeros(1), "pixel_mean": torch.zeros(3)}).left_out == {
+        anchors: "anchors are made from the config",
+        "pixel_mean": "the config says them",
+    }
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("conv1_w", "stem.conv1.weight"),
+        ("res_conv1_bn_s", "stem.conv1.norm.weight"),
+        ("res_conv1_bn_b", "stem.conv1.norm.bias"),
+        ("res2_0_branch1_w", "res2.0.shortcut.weight"),
+        ("res2_0_branch1_bn_b", "res2.0.shortcut.norm.bias"),
+        ("res4_22_branch2a_w", "res4.22.conv1.weight"),
+        ("res5_2_branch2c_bn_riv", "res5.2.conv3.norm.running_var"),
+        ("res3_1_branch2b_gn_s", "res3.1.conv2.norm.weight"),
+    ],
+)
+def test_caffe2_names(theirs, ours):
+    converted = from_caffe2({theirs: torch.zeros(2)})
+    assert converted.origins == {f"backbone.{ours}": theirs}
+
+
+def test_norms_that_caffe2_folded_get_statistics_that_change_nothing():
+    converted = from_caffe2({"res2_0_branch2a_bn_s": torch.full((2,), 3.0), "res2_0_branch2b_gn_s": torch.ones(2)})
+    assert {name: value.tolist() for name, value in converted.state_dict.items()} == {
+        "backbone.res2.0.conv1.norm.weight": [3, 3],
+        "backbone.res2.0.conv1.norm.running_mean": [0, 0],
+        "backbone.res2.0.conv1.norm.running_var": [1, 1],
+        "backbone.res2.0.conv2.norm.weight": [1, 1],
+    }
+
+
+def test_the_classifier_and_the_first_bias_of_caffe2_are_left_out():
+    assert set(from_caffe2(dict.fromkeys(("fc1000_w", "conv1_b", "conv1_w_momentum"), torch.zeros(1))).left_out) == {
+        "fc1000_w",
+        "conv1_b",
+        "conv1_w_momentum",
+    }
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,12 @@ def test_a_newer_format_is_refused(tmp_path: Path) -> None:
         ("rpn.head.conv.0.0.weight", Kind.TORCHVISION_DETECTOR),
         ("backbone.bottom_up.stem.conv1.weight", Kind.DETECTRON2),
         ("proposal_generator.rpn_head.conv.weight", Kind.DETECTRON2),
+        ("trunk_output.block1.block1-0.proj.0.weight", Kind.TORCHVISION_CLASSIFIER),
+        ("encoder.layers.encoder_layer_0.ln_1.weight", Kind.TORCHVISION_CLASSIFIER),
+        ("patch_embed.proj.weight", Kind.VIT),
+        ("res2_0_branch2a_w", Kind.CAFFE2),
         ("backbone.res2.0.conv1.weight", Kind.STATE_DICT),
+        ("proposal_generator.head.convs.0.weight", Kind.STATE_DICT),
     ],
 )
 def test_kinds_are_told_by_names(name: str, kind: Kind) -> None:

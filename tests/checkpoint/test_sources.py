@@ -172,7 +172,7 @@ def test_an_unknown_torchvision_name_gets_the_nearest_one(cache: Path) -> None:
 
 
 def test_other_schemes_are_refused() -> None:
-    with pytest.raises(UserError, match=r"weights come from a path, https://... or torchvision://NAME"):
+    with pytest.raises(UserError, match=r"weights come from a path, https://..., torchvision://NAME or"):
         fetch("s3://bucket/w.pth")
 
 
@@ -180,7 +180,9 @@ def test_a_torchvision_classifier_becomes_a_backbone_and_its_last_layer_is_not_l
     torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "w.pth")
     weights = resolve_weights(tmp_path / "w.pth")
     assert weights.kind is Kind.TORCHVISION_CLASSIFIER
-    assert {name for name in weights.state_dict if not name.startswith("backbone.")} == {"fc.weight", "fc.bias"}
+    assert all(name.startswith("backbone.") for name in weights.state_dict)
+    assert weights.conversion is not None
+    assert weights.conversion.left_out == dict.fromkeys(("fc.weight", "fc.bias"), "the classifier's last layers")
 
 
 def test_the_91_slots_of_torchvisions_coco_detectors_become_80_classes(tmp_path: Path) -> None:
