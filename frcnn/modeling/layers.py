@@ -72,7 +72,7 @@ class ChannelsLastNorm(nn.Module):
         self.norm = norm
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return self.norm(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).contiguous()
 
 
 def make_norm(name: NormName, channels: int, eps: float = 1e-5) -> nn.Module:
@@ -165,14 +165,32 @@ def freeze(module: nn.Module) -> nn.Module:
     """
     for parameter in module.parameters():
         parameter.requires_grad_(False)
-    return _with_frozen_batch_norm(module)
+    return _replace_batch_norm(module, _frozen)
 
 
-def _with_frozen_batch_norm(module: nn.Module) -> nn.Module:
+def with_norm(module: nn.Module, norm: NormName, eps: float | None = None) -> nn.Module:
+    """Exchanges the batch norms of a network that another library has built.
+
+    Args:
+        module: the network; its other norms stay.
+        norm: name of the norm that takes their place.
+        eps: added to the variance; None keeps what each batch norm adds.
+
+    Returns:
+        the module, or what replaces it if it is itself a batch norm.
+    """
+    return _replace_batch_norm(module, lambda old: make_norm(norm, old.num_features, old.eps if eps is None else eps))
+
+
+def _frozen(norm: nn.BatchNorm2d | nn.SyncBatchNorm) -> nn.Module:
+    frozen = FrozenBatchNorm2d(norm.num_features, norm.eps)
+    frozen.load_state_dict(norm.state_dict())
+    return frozen
+
+
+def _replace_batch_norm(module: nn.Module, make: Callable[[Any], nn.Module]) -> nn.Module:
     if isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm):
-        frozen = FrozenBatchNorm2d(module.num_features, module.eps)
-        frozen.load_state_dict(module.state_dict())
-        return frozen
+        return make(module)
     for name, child in module.named_children():
-        setattr(module, name, _with_frozen_batch_norm(child))
+        setattr(module, name, _replace_batch_norm(child, make))
     return module
