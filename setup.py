@@ -14,6 +14,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11,<3.15",
     packages=find_packages(include=["frcnn", "frcnn.*"]),
+    package_data={"frcnn.cli": ["templates/*.txt"]},
     install_requires=[
         "torch>=2.11",
         "torchvision>=0.26",

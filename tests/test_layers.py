@@ -16,7 +16,7 @@ FLOORS = [
     {"engine"},
     {"components"},
     {"experiment"},
-    {"assembly", "run_folder", "run_log"},
+    {"anchor_fitting", "assembly", "run_folder", "run_log"},
     {"request"},
     {"run", "deploy"},
     {"benchmark"},

@@ -15,6 +15,10 @@ VERBS = {
     "predict": "detect objects in images with a trained checkpoint",
     "benchmark": "compare variants: AP over seeds with its uncertainty, latency, memory, FLOPs",
     "analyze-model": "parameters, FLOPs and activations of a detector, module by module",
+    "list": "the components that a config can name",
+    "explain": "one component: what it is, how it is written, its options",
+    "new-project": "make a folder in projects/ with a component, a config and a test that work",
+    "fit-anchors": "propose anchor sizes and ratios for a data set, with the recall before and after",
     "make-shapes": "generate the synthetic data set of circles, squares and triangles",
 }
 

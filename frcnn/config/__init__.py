@@ -9,6 +9,7 @@ A YAML node is a call, and the signature is its schema. From file to objects:
     experiment = build(plan)                        plain objects
 """
 
+from frcnn.config.catalogue import explain_component, find_registry, list_names, list_registry, markdown
 from frcnn.config.describe import describe
 from frcnn.config.dump import dump, to_plain
 from frcnn.config.imports import copy_imports, import_file, load_imports
@@ -35,9 +36,14 @@ __all__ = [
     "copy_imports",
     "describe",
     "dump",
+    "explain_component",
+    "find_registry",
     "import_file",
+    "list_names",
+    "list_registry",
     "load_imports",
     "load_tree",
+    "markdown",
     "open_calls",
     "parse_tree",
     "read",

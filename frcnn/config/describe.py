@@ -137,41 +137,41 @@ def _title(place: Place) -> Iterator[str]:
     option = place.option
     yield f"{place.path or 'a config'}: {_type_and_default(place.type, option)}" if option or place.path else "a config"
     if option and option.doc:
-        yield from _wrapped(option.doc, "    ")
+        yield from wrapped(option.doc, "    ")
     if isinstance(place.node, Scalar):
         yield f"    in this config: {place.node.text} ({place.node.mark})"
 
 
 def _choices(registry: Registry[Any], chosen: type | None) -> Iterator[str]:
-    yield f"    {registry.role.__name__}: {_first_line(registry.role)}"
+    yield f"    {registry.role.__name__}: {first_line(registry.role)}"
     yield "components:"
     for name, component in sorted(registry.components.items()):
         mark = " <- in this config" if component is chosen and len(registry.components) > 1 else ""
-        yield from _wrapped(f"{name}: {_first_line(component)}{mark}", "    ")
+        yield from wrapped(f"{name}: {first_line(component)}{mark}", "    ")
 
 
 def _component(target: type, role: type | None) -> Iterator[str]:
     if role is not None:
         yield ""
-        yield from _wrapped(
-            f"{target.__name__}, {with_article(role.__name__)} ({location(target)}): {_first_line(target)}", ""
+        yield from wrapped(
+            f"{target.__name__}, {with_article(role.__name__)} ({location(target)}): {first_line(target)}", ""
         )
         if wiring := wiring_of(target, role):
             yield f"  from the part it stands in: {', '.join(wiring)}"
     for option in options_of(target, role).values():
         yield f"  {option.name}: {_type_and_default(option.type, option)}"
-        yield from _wrapped(option.doc, "      ")
+        yield from wrapped(option.doc, "      ")
 
 
 def _type_and_default(wanted: Any, option: Option | None) -> str:
     if option is None:
         return type_text(wanted)
     return f"{type_text(wanted)}, " + (
-        "required" if option.default is REQUIRED else f"default {_default_text(option.default)}"
+        "required" if option.default is REQUIRED else f"default {default_text(option.default)}"
     )
 
 
-def _default_text(default: Any) -> str:
+def default_text(default: Any) -> str:
     """A default as it would be written in YAML."""
     return _flow(node_from(default, Mark("default", 0)))
 
@@ -222,10 +222,10 @@ def _without_null(wanted: Any) -> Any:
     return next((arm for arm in arms if role_in(arm) or is_record(arm) or is_list(arm) or is_dict(arm)), arms[0])
 
 
-def _first_line(thing: type) -> str:
+def first_line(thing: type) -> str:
     """The first sentence of the docstring of a class, not of its parents."""
     return inspect.cleandoc(vars(thing).get("__doc__") or "").partition("\n\n")[0].replace("\n", " ")
 
 
-def _wrapped(text: str, indent: str) -> list[str]:
+def wrapped(text: str, indent: str) -> list[str]:
     return textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=indent + "  ", break_long_words=False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import os
+import sys
 from inspect import Parameter
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -63,6 +64,12 @@ class Registry(Generic[T]):
             )
         self.components[name] = component
         return component
+
+    @property
+    def variable(self) -> str:
+        """What the registry is called in the module of its role, such as MATCHERS."""
+        module = vars(sys.modules[self.role.__module__])
+        return next((name for name, value in module.items() if value is self), self.role.__name__)
 
     def names(self) -> list[str]:
         """The names of the components, sorted."""

@@ -1,0 +1,81 @@
+"""What `frcnn list` and `frcnn explain` say, and that the page of all components is not stale."""
+
+from pathlib import Path
+
+import pytest
+
+from frcnn.cli.main import main
+from frcnn.components import register_components
+from frcnn.config import markdown, registries
+
+ROOT = Path(__file__).parents[2]
+# What a config may count on.
+NAMES = """
+ResNet ResNeXt RegNet MobileNetV2 MobileNetV3 EfficientNet ConvNeXt SwinTransformer ViT TorchvisionBackbone
+TimmBackbone FPN PAFPN BiFPN BFP SimpleFeaturePyramid IoUMatcher ATSSMatcher SimOTAMatcher HungarianMatcher
+BalancedPositiveNegativeSampler OHEMSampler IoUBalancedSampler InstanceBalancedSampler AllSampler
+RegionProposalNetwork PrecomputedProposals StandardROIHeads Res5ROIHeads CascadeROIHeads DoubleHeadROIHeads
+DynamicROIHeads MaskBranch KeypointBranch ROIPool ROIAlign GRoIE TwoMLPHead ConvBoxHead FastRCNNPredictor L1Loss
+SmoothL1Loss BalancedL1Loss IoULoss GIoULoss DIoULoss CIoULoss SoftmaxCrossEntropy SigmoidFocalLoss SeesawLoss NMS
+SoftNMS
+"""
+
+
+@pytest.mark.parametrize("name", NAMES.split())
+def test_every_promised_name_exists_once(name):
+    register_components()
+    assert len([registry for registry in registries() if name in registry.components]) == 1
+
+
+def test_list_names_every_registry(capsys):
+    assert main(["list"]) == 0
+    printed = capsys.readouterr().out
+    assert "MATCHERS\n    ATSSMatcher, " in printed
+    assert "NMS_METHODS\n    NMS, SoftNMS" in printed
+
+
+@pytest.mark.parametrize("word", ["MATCHERS", "Matcher", "matchers"])
+def test_list_one_registry(capsys, word):
+    assert main(["list", word]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("MATCHERS: () | (candidates, targets) -> Matches.")
+    assert "    IoUMatcher: " in printed
+
+
+def test_list_shows_a_project(capsys):
+    assert main(["list", "MATCHERS", "--imports", str(ROOT / "projects/topk_matcher/topk_matcher.py")]) == 0
+    assert "TopKMatcher: Labels the k candidates" in capsys.readouterr().out
+
+
+def test_explain(capsys):
+    assert main(["explain", "GIoULoss"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("GIoULoss: a BoxLoss of BOX_LOSSES (frcnn/modeling/")
+    assert "in YAML:  {name: GIoULoss}" in printed
+    assert "  loss_weight: float, default 1.0" in printed
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["list", "MACHTERS"], "there is no registry 'MACHTERS'; did you mean 'MATCHERS'? choices: "),
+        (["list", "--markdown", "NECKS"], "--markdown is the page of all registries"),
+        (["explain", "ATTSMatcher"], "no component is called 'ATTSMatcher'; did you mean 'ATSSMatcher'?"),
+    ],
+)
+def test_mistakes_are_one_line(capsys, words, message):
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {message}")
+    assert error.count("\n") == 1
+
+
+def test_the_page_of_components_is_not_stale():
+    register_components()
+    inside = {component for registry in registries() for component in registry.components.values()}
+    if any(
+        not component.__module__.startswith("frcnn.") or ".imports." in component.__module__ for component in inside
+    ):
+        pytest.skip("another test of this process has registered a project's component")
+    written = (ROOT / "docs" / "components.md").read_text(encoding="utf-8")
+    assert written == markdown(), "docs/components.md is stale: frcnn list --markdown > docs/components.md"
