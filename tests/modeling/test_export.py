@@ -1,12 +1,27 @@
 """The eval path has no Python branch on tensor values: the whole detector can be exported as one graph."""
 
 import warnings
+from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
+from frcnn.modeling.branches import MaskBranch
+from frcnn.modeling.poolers import ROIAlign
+from frcnn.ops.masks import cut_masks
 from frcnn.structures import Batch
+
+MASKS = {
+    "mask": partial(
+        MaskBranch,
+        in_features=("p2", "p3", "p4", "p5"),
+        pooler=partial(ROIAlign, resolution=4),
+        num_convs=1,
+        conv_channels=8,
+    )
+}
 
 
 class OnImages(nn.Module):
@@ -20,7 +35,8 @@ class OnImages(nn.Module):
         images = [first, second]
         sizes = [(image.shape[-2], image.shape[-1]) for image in images]
         detections = self.detector(Batch(images, sizes, [(2 * h, w) for h, w in sizes], [0, 1])).detections
-        return [(d.boxes, d.scores, d.classes, d.index) for d in detections]
+        fields = ("boxes", "scores", "classes", "index", *sorted(self.detector.detection_fields))
+        return [tuple(getattr(d, field) for field in fields) for d in detections]
 
 
 def train_a_little(detector, batch):
@@ -33,10 +49,21 @@ def train_a_little(detector, batch):
     return detector.eval()
 
 
-@pytest.mark.parametrize("kind", ["standard", "cascade"])
-def test_the_exported_detector_equals_the_eager_one(tiny_detector, tiny_batch, kind):
+def with_masks(batch):
+    """Every object fills its box."""
+    targets = []
+    for target, size in zip(batch.targets, batch.image_sizes, strict=True):
+        masks = torch.zeros(len(target), *size, dtype=torch.bool)
+        for mask, (x1, y1, x2, y2) in zip(masks, target.boxes.int().tolist(), strict=True):
+            mask[y1:y2, x1:x2] = True
+        targets.append(replace(target, masks=cut_masks(masks)))
+    return replace(batch, targets=targets)
+
+
+@pytest.mark.parametrize(("kind", "branches"), [("standard", {}), ("cascade", {}), ("standard", MASKS)])
+def test_the_exported_detector_equals_the_eager_one(tiny_detector, tiny_batch, kind, branches):
     torch.manual_seed(0)
-    model = OnImages(train_a_little(tiny_detector(kind, "random"), tiny_batch))
+    model = OnImages(train_a_little(tiny_detector(kind, "random", branches), with_masks(tiny_batch)))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning)  # of torchvision's own export code
         exported = torch.export.export(model, tuple(tiny_batch.images), strict=False).module()

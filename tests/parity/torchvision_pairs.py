@@ -6,6 +6,7 @@ outputs are spread out.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import golden_fill
@@ -93,24 +94,32 @@ def spread_outputs(theirs: nn.Module, images: list[Tensor]) -> None:
     torchvision's pooling, and where p6 of a MobileNet repeats p5 with the same anchors, such twins would be ranked by
     rounding alone. Mask logits get deviation 1.5 too.
     """
-    outputs: dict[nn.Module, Tensor] = {}
-    masks = [m for name, m in theirs.named_modules() if name.endswith("mask_fcn_logits")]
-
-    def remember(module: nn.Module, inputs: object, output: Tensor) -> None:
-        outputs.setdefault(module, output)
-
     deltas, logits = theirs.rpn.head.bbox_pred, theirs.roi_heads.box_predictor.cls_score
-    handles = [layer.register_forward_hook(remember) for layer in (deltas, logits, *masks)]
-    theirs(images)
-    for handle in handles:
-        handle.remove()
+    outputs = outputs_of((deltas, logits), theirs, images)
     deltas.weight *= 0.5 / outputs[deltas].std()
     deltas.bias.view(-1, 4)[:, 2:] += 1.0
     mean, scale = outputs[logits].mean(dim=0), 1.5 / outputs[logits].std(dim=0).mean()
     logits.weight *= scale
     logits.bias.copy_((logits.bias - mean) * scale)
-    for layer in masks:
-        layer.weight *= 1.5 / outputs[layer].std()
+    # Masks are made of detections, and there are some only now.
+    masks = [layer for name, layer in theirs.named_modules() if name.endswith("mask_fcn_logits")]
+    for layer, output in outputs_of(masks, theirs, images).items():
+        layer.weight *= 1.5 / output.std()
+
+
+def outputs_of(layers: Sequence[nn.Module], model: nn.Module, images: list[Tensor]) -> dict[nn.Module, Tensor]:
+    """What each layer gives when it is first called."""
+    outputs: dict[nn.Module, Tensor] = {}
+
+    def remember(module: nn.Module, inputs: object, output: Tensor) -> None:
+        outputs.setdefault(module, output)
+
+    handles = [layer.register_forward_hook(remember) for layer in layers]
+    if layers:
+        model(images)
+    for handle in handles:
+        handle.remove()
+    return outputs
 
 
 class FirstOfTorchvision:
