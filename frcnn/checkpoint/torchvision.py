@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from frcnn.checkpoint.renaming import Converted, Rule, rename
-from frcnn.checkpoint.torchvision_backbones import REGNET_RULES, VIT_RULES, without_class_token
+from frcnn.checkpoint.torchvision_backbones import BACKBONES_LEFT_OUT, REGNET_RULES, VIT_RULES, without_class_token
 
 NOT_COCO_LABELS = (0, 12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
 COCO_LABELS = tuple(label for label in range(91) if label not in NOT_COCO_LABELS)
@@ -38,7 +38,7 @@ _BRANCH_RULES = (
     Rule(r"keypoint_predictor\.kps_score_lowres\.(\w+)", r"keypoint.head.deconv.\1"),
 )
 
-_LEFT_OUT = ((r"(?:fc|classifier|heads?)\..+", "the classifier's last layers"),)
+_LEFT_OUT = ((r"(?:fc|classifier|heads?)\..+", "the classifier's last layers"), *BACKBONES_LEFT_OUT)
 _PER_CLASS = ("roi_heads.box_predictor.", "roi_heads.branches.mask.head.predictor.")
 
 
@@ -48,8 +48,9 @@ def from_torchvision(state_dict: Mapping[str, Tensor], *, labels: Sequence[int] 
     Detectors: `fasterrcnn_resnet50_fpn`, `fasterrcnn_resnet50_fpn_v2`, `fasterrcnn_mobilenet_v3_large_fpn`,
     `fasterrcnn_mobilenet_v3_large_320_fpn`, `maskrcnn_resnet50_fpn`, `maskrcnn_resnet50_fpn_v2` and
     `keypointrcnn_resnet50_fpn`, also under the names they had before torchvision 0.13; masks and keypoints go to the
-    branches that a config calls `mask` and `keypoint`. Classifiers: ResNet, MobileNetV2 and V3. torchvision's background
-    is the first class and ours the last; it has boxes and masks for the background and we do not.
+    branches that a config calls `mask` and `keypoint`. Classifiers: ResNet, ResNeXt, wide ResNet, RegNet, MobileNetV2 and
+    V3, EfficientNet, ConvNeXt, Swin and ViT (also with the names of MAE and timm). torchvision's background is the first
+    class and ours the last; it has boxes and masks for the background and we do not.
 
     The v1 weights that torchvision publishes (`FasterRCNN_ResNet50_FPN_Weights.COCO_V1`) were trained with a norm whose
     eps was 0: build `ResNet` with `norm_eps: 0` for them. Its MobileNet detectors need `norm_eps: 1e-5`.

@@ -28,6 +28,11 @@ VIT_RULES = (
     Rule(r"(pos_embed|patch_embed\.proj\.\w+|blocks\..+)", r"backbone.\1"),
 )
 
+BACKBONES_LEFT_OUT = (
+    (r"class_token|cls_token", "a detector has no class token"),
+    (r"(?:encoder\.ln|norm|fc_norm)\.(?:weight|bias)", "the norm before the classifier's last layer"),
+)
+
 
 def without_class_token(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Takes the position of the class token, the first, off those of a ViT: a detector has no such token.

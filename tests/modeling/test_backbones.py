@@ -79,7 +79,7 @@ def test_resnet_has_the_parameters_of_torchvision(depth):
 def test_resnet_computes_what_torchvision_computes(depth, norm):
     theirs = fill_norms(getattr(torchvision.models, f"resnet{depth}")(weights=None))
     converted = from_torchvision(theirs.state_dict())
-    assert set(converted.unused) == {"fc.weight", "fc.bias"}
+    assert converted.unused == [] and set(converted.left_out) == {"fc.weight", "fc.bias"}
     ours = ResNet(depth=depth, norm=norm, freeze_at=2).eval()
     state = {name.removeprefix("backbone."): value for name, value in converted.state_dict.items()}
     missing, unexpected = ours.load_state_dict(state, strict=False)
@@ -169,7 +169,7 @@ def test_single_level_mobilenets():
 def test_mobilenet_computes_what_torchvision_computes(build, theirs):
     theirs = fill_norms(theirs(weights=None))
     converted = from_torchvision(theirs.state_dict())
-    assert all(name.startswith("classifier.") for name in converted.unused)
+    assert converted.unused == [] and all(name.startswith("classifier.") for name in converted.left_out)
     ours = build(norm="BN").eval()
     ours.load_state_dict({name.removeprefix("backbone."): value for name, value in converted.state_dict.items()})
     with torch.no_grad():

@@ -42,7 +42,7 @@ def count(module):
 def test_it_computes_what_torchvision_computes(build, name):
     theirs = fill_norms(getattr(torchvision.models, name)(weights=None))
     converted = from_torchvision(theirs.state_dict())
-    assert set(converted.unused) == {"fc.weight", "fc.bias"}
+    assert converted.unused == [] and set(converted.left_out) == {"fc.weight", "fc.bias"}
     ours = build().eval()
     state = {key.removeprefix("backbone."): value for key, value in converted.state_dict.items()}
     missing, unexpected = ours.load_state_dict(state, strict=False)
