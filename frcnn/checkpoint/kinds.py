@@ -17,7 +17,6 @@ class Kind(StrEnum):
     FRCNN = "a checkpoint of frcnn"
     TORCHVISION_DETECTOR = "the state dict of a torchvision detector"
     TORCHVISION_CLASSIFIER = "the state dict of a torchvision classifier"
-    VIT = "the state dict of a plain ViT (MAE, timm)"
     VIT = "the state dict of a ViT by MAE's or timm's names"
     DETECTRON2 = "a detectron2 model"
     CAFFE2 = "a Caffe2 classifier (Detectron's ImageNet weights)"
