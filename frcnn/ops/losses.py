@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,6 +21,29 @@ def smooth_l1(pred: Tensor, target: Tensor, beta: float) -> Tensor:
         [n].
     """
     return F.smooth_l1_loss(pred.float(), target.float(), reduction="none", beta=beta).sum(dim=-1)
+
+
+def balanced_l1(pred: Tensor, target: Tensor, alpha: float, gamma: float, beta: float) -> Tensor:
+    """Balanced L1 loss (https://arxiv.org/abs/1904.02701, section 3.3), summed over the last axis.
+
+    Its gradient is alpha ln(b x / beta + 1) for a difference x below `beta` and gamma above, where b makes both meet.
+
+    Args:
+        pred: [n, 4].
+        target: [n, 4].
+        alpha: above 0.
+        gamma: above 0.
+        beta: above 0, in the units of the deltas.
+
+    Returns:
+        [n].
+    """
+    difference = (pred.float() - target.float()).abs()
+    b = math.expm1(gamma / alpha)
+    small = difference.clamp(max=beta)
+    scaled = b * small / beta
+    loss = alpha * beta / b * ((scaled + 1) * scaled.log1p() - scaled)  # [n, 4], the integral of the gradient
+    return (loss + gamma * (difference - small)).sum(dim=-1)
 
 
 def one_vs_rest(classes: Tensor, num_classes: int) -> Tensor:

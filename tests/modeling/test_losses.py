@@ -1,28 +1,49 @@
 import math
+from functools import partial
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torchvision import ops
 
 from frcnn.modeling.losses import (
+    BalancedL1Loss,
     BinaryCrossEntropy,
     CIoULoss,
     DIoULoss,
+    EqualizationLoss,
+    FederatedLoss,
     GIoULoss,
     IoULoss,
     L1Loss,
+    SeesawLoss,
     SigmoidFocalLoss,
     SmoothL1Loss,
     SoftmaxCrossEntropy,
 )
 from frcnn.ops.boxes import BoxCoder
+from frcnn.ops.losses import balanced_l1
 
 BOX = torch.tensor([[0.0, 0.0, 10.0, 10.0]])
 SHIFTED = torch.tensor([[5.0, 0.0, 15.0, 10.0]])  # its deltas relative to BOX are 0.5, 0, 0, 0
 APART = torch.tensor([[20.0, 0.0, 30.0, 10.0]])
 STAY = torch.zeros(1, 4)
 
-BOX_LOSSES = [L1Loss(), SmoothL1Loss(beta=1 / 9), IoULoss(), GIoULoss(), DIoULoss(), CIoULoss()]
-CLASS_LOSSES = [SoftmaxCrossEntropy, BinaryCrossEntropy, SigmoidFocalLoss]
+HALF = torch.tensor([[0.0, 0.0, 10.0, 5.0]])
+
+BOX_LOSSES = [L1Loss(), SmoothL1Loss(beta=1 / 9), BalancedL1Loss(), IoULoss(), GIoULoss(), DIoULoss(), CIoULoss()]
+CLASS_LOSSES = [
+    SoftmaxCrossEntropy,
+    partial(SoftmaxCrossEntropy, class_weights=(1.0, 2.0, 3.0, 0.5), label_smoothing=0.1),
+    BinaryCrossEntropy,
+    SigmoidFocalLoss,
+    SeesawLoss,
+    FederatedLoss,
+    partial(EqualizationLoss, class_counts=(5, 500, 50)),
+]
+# arctan of the aspect ratios 2 and 1, as CIoU compares them
+V = 4 / math.pi**2 * (math.atan(2) - math.atan(1)) ** 2
 
 
 @pytest.mark.parametrize(
@@ -38,6 +59,8 @@ CLASS_LOSSES = [SoftmaxCrossEntropy, BinaryCrossEntropy, SigmoidFocalLoss]
         (GIoULoss(), APART, 4 / 3),  # 300 around both, of which 100 belong to neither
         (DIoULoss(), SHIFTED, 2 / 3 + 25 / 325),  # centres 5 apart, diagonal of 15 x 10
         (CIoULoss(), SHIFTED, 2 / 3 + 25 / 325),  # and the same aspect ratio
+        (CIoULoss(), HALF, 0.5 + 6.25 / 200 + V * V / (0.5 + V)),  # centres 2.5 apart, diagonal of 10 x 10
+        (DIoULoss(), APART, 1 + 400 / 1000),  # centres 20 apart, diagonal of 30 x 10
     ],
 )
 def test_box_losses_by_hand(loss, gt_boxes, expected):
@@ -76,12 +99,69 @@ def test_a_one_pixel_box_has_a_finite_float32_loss_in_bfloat16(loss):
     assert deltas.grad.isfinite().all()
 
 
+# By the published form with alpha 0.5, gamma 1.5, beta 1: b = e^3 - 1.
+@pytest.mark.parametrize(
+    ("difference", "expected"),
+    [
+        (0.0, 0.0),
+        (0.5, 0.5 / math.expm1(3) * (math.expm1(3) / 2 + 1) * math.log(math.expm1(3) / 2 + 1) - 0.25),
+        (1.0, 1.5 + 1.5 / math.expm1(3) - 0.5),
+        (-3.0, 4.5 + 1.5 / math.expm1(3) - 0.5),
+    ],
+)
+def test_balanced_l1_by_hand(difference, expected):
+    coder = BoxCoder(weights=(10.0, 10.0, 10.0, 10.0))
+    deltas = coder.encode(BOX, SHIFTED) + torch.tensor([[difference, 0.0, 0.0, 0.0]])
+    value = BalancedL1Loss()(coder, BOX, deltas, SHIFTED)
+    torch.testing.assert_close(value, torch.tensor([expected]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("beta", [0.5, 1.0, 2.0])
+def test_the_gradient_of_balanced_l1_by_hand(beta):
+    x = torch.tensor([[0.25], [beta], [4.0]], requires_grad=True)
+    balanced_l1(x, torch.zeros(3, 1), 0.5, 1.5, beta).sum().backward()
+    small = 0.5 * math.log(math.expm1(3) * 0.25 / beta + 1)
+    torch.testing.assert_close(x.grad, torch.tensor([[small], [1.5], [1.5]]))
+
+
+# Whole pixels: boxes that touch, nest and miss one another.
+side = st.tuples(st.integers(0, 20), st.integers(1, 20)).map(lambda t: (t[0], t[0] + t[1]))
+box = st.tuples(side, side).map(lambda t: (t[0][0], t[1][0], t[0][1], t[1][1]))
+
+
+@given(box, box)
+@settings(deadline=None)
+def test_overlap_losses_are_torchvisions(first, second):
+    boxes, gt_boxes = torch.tensor([first]).float(), torch.tensor([second]).float()
+    expected = {
+        IoULoss: 1 - ops.box_iou(boxes, gt_boxes)[0],
+        GIoULoss: 1 - ops.generalized_box_iou(boxes, gt_boxes)[0],
+        DIoULoss: 1 - ops.distance_box_iou(boxes, gt_boxes)[0],
+        CIoULoss: 1 - ops.complete_box_iou(boxes, gt_boxes)[0],
+    }
+    for component, value in expected.items():
+        torch.testing.assert_close(component()(BoxCoder(), boxes, STAY, gt_boxes), value, rtol=1e-4, atol=1e-4)
+
+
 def test_softmax_by_hand():
     loss = SoftmaxCrossEntropy(2)
     logits = torch.tensor([[0.0, 0.0, 0.0], [math.log(2), 0.0, 0.0]])
     assert loss.num_logits == 3
     torch.testing.assert_close(loss(logits, torch.tensor([2, 0])), torch.tensor([math.log(3), math.log(2)]))
     torch.testing.assert_close(loss.scores(logits), torch.tensor([[1 / 3, 1 / 3], [0.5, 0.25]]))
+
+
+def test_softmax_with_class_weights_by_hand():
+    loss = SoftmaxCrossEntropy(2, class_weights=(3.0, 1.0, 0.5))
+    values = loss(torch.zeros(2, 3), torch.tensor([0, 2]))
+    torch.testing.assert_close(values, torch.tensor([3 * math.log(3), 0.5 * math.log(3)]))
+
+
+def test_label_smoothing_by_hand():
+    # Probabilities 1/2, 1/4, 1/4; a share of 0.3 is spread over three, so the targets are 0.8, 0.1, 0.1.
+    loss = SoftmaxCrossEntropy(2, label_smoothing=0.3)
+    value = loss(torch.tensor([[math.log(2), 0.0, 0.0]]), torch.tensor([0]))
+    torch.testing.assert_close(value, torch.tensor([0.8 * math.log(2) + 0.2 * math.log(4)]))
 
 
 def test_binary_by_hand():
@@ -129,3 +209,9 @@ def test_options_are_checked():
         SigmoidFocalLoss(1, gamma=-2)
     with pytest.raises(ValueError, match=r"alpha must be in \[0, 1\], got 2"):
         SigmoidFocalLoss(1, alpha=2)
+    with pytest.raises(ValueError, match=r"label_smoothing must be in \[0, 1\), got 1"):
+        SoftmaxCrossEntropy(2, label_smoothing=1.0)
+    with pytest.raises(ValueError, match=r"class_weights must be 3 numbers, one a class and background last, got 2"):
+        SoftmaxCrossEntropy(2, class_weights=(1.0, 1.0))
+    with pytest.raises(ValueError, match=r"alpha, gamma and beta must be above 0, got 0, 1.5 and 1.0"):
+        BalancedL1Loss(alpha=0)
