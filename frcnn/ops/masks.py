@@ -6,6 +6,7 @@ Coordinates are continuous: pixel i covers i..i+1 and its centre is i + 0.5.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torchvision.ops import roi_align
 from frcnn.structures import EncodedMasks, InstanceMasks
 
 CANVAS_ELEMENTS = 2**22
-"""How many pixels of cut masks `crop_and_resize` unpacks at once (16 MiB, and 32 MiB of indices while it does)."""
+"""How many pixels of cut masks `crop_and_resize` unpacks at once (16 MiB)."""
 
 
 def cut_masks(masks: Tensor) -> InstanceMasks:
@@ -78,7 +79,7 @@ def _chunks(objects: Sequence[int], sizes: Sequence[tuple[int, int]]) -> Iterato
     height = width = 0
     for i in objects:
         height, width = max(height, sizes[i][0]), max(width, sizes[i][1])
-        if chunk and (len(chunk) + 1) * height * width > CANVAS_ELEMENTS:
+        if chunk and (len(chunk) + 1) * (height + 1) * (width + 1) > CANVAS_ELEMENTS:
             yield chunk
             chunk, (height, width) = [], sizes[i]
         chunk.append(i)
@@ -89,24 +90,18 @@ def _chunks(objects: Sequence[int], sizes: Sequence[tuple[int, int]]) -> Iterato
 def _unpack(masks: InstanceMasks, objects: Sequence[int], sizes: Sequence[tuple[int, int]]) -> Tensor:
     """The windows of some objects, [o, h, w] float32, each at the top left of a canvas for the largest.
 
-    Behind a window its last row and column go on: ROIAlign repeats the border of an image in the same way, and where the
-    window ends before the image does, its last row and column are empty.
+    One more row and column repeat the last: ROIAlign repeats the border of an image in the same way, and where the window
+    ends before the image does, its last row and column are empty.
     """
-    device = masks.pixels.device
-    # One pixel behind the others is 0: that of an object without any.
-    pixels = torch.cat((masks.pixels, masks.pixels.new_zeros(1)))
-    area = (masks.windows[:, 2:] - masks.windows[:, :2]).prod(dim=1)  # [G]
-    ends = area.cumsum(dim=0)  # [G]
-    chosen = torch.tensor(objects, device=device)
-    heights, widths = torch.tensor([sizes[i] for i in objects], device=device).unbind(dim=1)  # [o] each
-    y = torch.arange(max(1, max(sizes[i][0] for i in objects)), device=device)  # [h]
-    x = torch.arange(max(1, max(sizes[i][1] for i in objects)), device=device)  # [w]
-    y = torch.minimum(y, heights[:, None] - 1) * widths[:, None]  # [o, h]
-    x = torch.minimum(x, widths[:, None] - 1)  # [o, w]
-    start = (ends - area)[chosen]  # [o]
-    place = start[:, None, None] + y[:, :, None] + x[:, None, :]  # [o, h, w]
-    is_empty = (area[chosen] == 0)[:, None, None]
-    return pixels[place.masked_fill_(is_empty, len(pixels) - 1)].float()
+    starts = [0, *accumulate(h * w for h, w in sizes)]
+    height, width = max(sizes[i][0] for i in objects), max(sizes[i][1] for i in objects)
+    canvases = torch.zeros(len(objects), height + 1, width + 1, device=masks.pixels.device)
+    for canvas, i in zip(canvases, objects, strict=True):
+        h, w = sizes[i]
+        canvas[:h, :w] = masks.pixels[starts[i] : starts[i + 1]].view(h, w)
+        canvas[h, :w] = canvas[h - 1, :w]
+        canvas[:, w] = canvas[:, w - 1]
+    return canvases
 
 
 def paste_masks(masks: Tensor, boxes: Tensor, size: tuple[int, int], *, threshold: float = 0.5) -> Tensor:
