@@ -17,7 +17,16 @@ SWAPS = {
     "giou": {"GIoULoss": 1},
     "cascade": {"CascadeROIHeads": 1, "OHEMSampler": 0},
     "cascade_ohem": {"CascadeROIHeads": 1, "OHEMSampler": 3},
+    "cascade_rpn": {"CascadeRPN": 1, "RegionMatcher": 1},
+    "double_head": {"DoubleHeadROIHeads": 1, "ResidualBoxHead": 1},
+    "double_head_ext": {"DoubleHeadExtROIHeads": 1, "ResidualBoxHead": 1},
+    "dynamic": {"DynamicROIHeads": 1, "DynamicSmoothL1Loss": 1},
+    "fcos_rpn": {"FCOSProposalGenerator": 1, "FCOSMatcher": 1},
+    "focal_rpn": {"SigmoidFocalLoss": 1, "OctaveAnchorGenerator": 1},
+    "groie": {"GRoIE": 1},
 }
+# Two of the RPN and two of the ROI heads, unless it is said here.
+NUM_LOSSES = {"cascade": 8, "cascade_ohem": 8, "cascade_rpn": 5, "double_head_ext": 6, "fcos_rpn": 5}
 SMALL = (
     "data.train.dataset={annotations: tiny/train.json, images: tiny/images}",
     "data.test.val.dataset={annotations: tiny/test.json, images: tiny/images}",
@@ -46,7 +55,7 @@ def test_two_iterations_give_finite_losses_and_an_evaluation(frcnn, tmp_path, sw
     assert [step["iteration"] for step in steps] == [1, 2]
     for step in steps:
         losses = [value for name, value in step.items() if name.startswith("loss_")]
-        assert len(losses) == (8 if swap.startswith("cascade") else 4)  # two of the RPN, two of each round
+        assert len(losses) == NUM_LOSSES.get(swap, 4)
         assert all(math.isfinite(loss) and loss >= 0 for loss in losses)
     assert 0 <= evaluation["val/bbox/AP50"] <= 100
 
