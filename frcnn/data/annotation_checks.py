@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,16 +65,23 @@ def look_up(ids: np.ndarray, known: np.ndarray) -> np.ndarray:
     return np.where(known[order][place] == ids, order[place], -1)
 
 
-def find_faults(columns: CocoColumns, image_index: np.ndarray, classes: np.ndarray) -> list[Fault]:
+def find_faults(
+    columns: CocoColumns, image_index: np.ndarray, classes: np.ndarray, further: Sequence[Cause] = ()
+) -> list[Fault]:
     """The annotations that cannot be used, by cause.
 
     Args:
         columns: the file.
         image_index: [m], -1 where the image is unknown.
         classes: [m], -1 where the category is unknown.
+        further: causes that stand behind those of ids and boxes.
     """
     faults, seen = [], np.zeros(len(classes), bool)
-    for cause, mask, value in (*_wrong_ids(columns, image_index, classes), *_wrong_boxes(columns, image_index)):
+    for cause, mask, value in (
+        *_wrong_ids(columns, image_index, classes),
+        *_wrong_boxes(columns, image_index),
+        *further,
+    ):
         if (mask & ~seen).any():
             faults.append(Fault(cause, mask & ~seen, value))
             seen |= mask
@@ -121,6 +128,32 @@ def _wrong_boxes(columns: CocoColumns, image_index: np.ndarray) -> list[Cause]:
         ("with NaN or infinity in the box", not_finite, finite),
         ("with width or height <= 0", thin, positive),
         ("wholly outside the image", outside, inside),
+    ]
+
+
+def keypoint_causes(columns: CocoColumns) -> list[Cause]:
+    """What hinders annotations from being learnt as keypoints; nothing where keypoints were not asked for."""
+    if columns.keypoints is None or columns.keypoint_numbers is None:
+        return []
+    keypoints, numbers = columns.keypoints, columns.keypoint_numbers
+    length = 3 * keypoints.shape[1]
+    not_finite = ~np.isfinite(keypoints).all(axis=(1, 2))
+    visibility = keypoints[..., 2]  # [m, J]
+
+    def as_many(i: int) -> str:
+        return f"keypoints of {numbers[i]} numbers, expected {length}: x, y, visibility of {length // 3} keypoints"
+
+    def finite(i: int) -> str:
+        return f"keypoint {int(np.argmin(np.isfinite(keypoints[i]).all(axis=1)))} holds NaN, expected finite numbers"
+
+    def known(i: int) -> str:
+        point = int(np.argmin(np.isin(visibility[i], (0, 1, 2))))
+        return f"keypoint {point} has the visibility {visibility[i, point]:g}, expected 0 (not labelled), 1 (hidden) or 2 (seen)"
+
+    return [
+        ("with keypoints of a wrong number", (numbers != 0) & (numbers != length), as_many),
+        ("with NaN or infinity in the keypoints", not_finite, finite),
+        ("with an unknown visibility", ~np.isin(visibility, (0, 1, 2)).all(axis=1), known),
     ]
 
 

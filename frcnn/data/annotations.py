@@ -15,13 +15,16 @@ from frcnn.data.annotation_checks import (
     describe_faults,
     find_faults,
     guess_box_format,
+    keypoint_causes,
     look_up,
     name_of,
     overhang,
 )
 from frcnn.data.coco_json import CocoColumns, read_columns
+from frcnn.data.keypoints import labelled_inside
+from frcnn.data.masks import Mask
 from frcnn.data.roles import Category, GroundTruth
-from frcnn.data.segmentations import has_segmentation, read_segmentation
+from frcnn.data.segmentations import has_segmentation, read_masks, read_segmentation, segmentation_causes
 from frcnn.data.shared import SharedArrays
 from frcnn.errors import UserError
 
@@ -36,7 +39,7 @@ class AnnotationStore:
     The columns are, for n images and m objects sorted by image: `image_ids` [n], `image_sizes` [n, 2] (h, w), `names`
     and `name_offsets` [n + 1], `offsets` [n + 1] (the objects of image i are offsets[i] to offsets[i + 1]),
     `annotation_ids` [m], `classes` [m], `boxes` [m, 4] float64 x1 y1 x2 y2 as in the file, `areas` [m], `iscrowd` [m],
-    `source` [m, 2], and where they were asked for `keypoints` [m, J, 3] float64 as in the file.
+    `source` [m, 2], and where they were asked for `keypoints` [m, J, 3] float64.
 
     Args:
         path: the annotation file.
@@ -85,6 +88,25 @@ class AnnotationStore:
         boxes = self.columns["boxes"][start:stop][single].clip(0, [width, height, width, height])
         return boxes.astype(np.float32), self.columns["classes"][start:stop][single]
 
+    def masks(self, image: int) -> list[Mask]:
+        """The masks of the objects that `targets` gives, in its order. They are read from the file now.
+
+        Raises:
+            UserError: the file has changed since it was read, or a mask cannot be decoded.
+        """
+        self._require_same_file()
+        start, stop = self.columns["offsets"][image : image + 2]
+        index = start + np.flatnonzero(~self.columns["iscrowd"][start:stop])  # [G]
+        names = [f"annotation {self.annotation_ids[i]} of image {self.image_ids[image]}" for i in index.tolist()]
+        return read_masks(self.path, self.columns["source"][index], names)
+
+    def keypoints(self, image: int) -> np.ndarray:
+        """[G, J, 3] float32 of the objects that `targets` gives, in its order; 0, 0, 0 where not labelled."""
+        start, stop = self.columns["offsets"][image : image + 2]
+        single = ~self.columns["iscrowd"][start:stop]
+        height, width = self.image_sizes[image].tolist()
+        return labelled_inside(self.columns["keypoints"][start:stop][single], height, width)
+
     def ground_truth(self) -> GroundTruth:
         """Everything, crowds too, with boxes as in the file: AP is then what any other tool gives for that file."""
         columns = self.columns
@@ -121,6 +143,7 @@ def read_annotations(
     *,
     images_without_objects: KeepOrDrop = "keep",
     on_bad_annotation: ErrorOrSkip = "error",
+    masks: bool = False,
     keypoints: bool = False,
 ) -> AnnotationStore:
     """Reads and checks a COCO JSON file.
@@ -129,6 +152,7 @@ def read_annotations(
         path: the file.
         images_without_objects: "drop" leaves out images without an object to learn (none at all, or crowds only).
         on_bad_annotation: "skip" leaves out annotations that cannot be used, and counts them; "error" stops.
+        masks: whether every object must have a segmentation that can be learnt.
         keypoints: whether to read keypoints.
 
     Raises:
@@ -140,7 +164,7 @@ def read_annotations(
     check_lists(columns, path)
     image_index = look_up(columns.annotation_image_ids, columns.image_ids)  # [m]
     classes = look_up(columns.annotation_category_ids, np.array([c.id for c in columns.categories]))  # [m]
-    good, notes = _good_annotations(columns, image_index, classes, path, on_bad_annotation)
+    good, notes = _good_annotations(columns, image_index, classes, path, on_bad_annotation, masks)
     notes += _overhang_notes(columns, image_index, good)
     kept, drop_note = _kept_images(columns, image_index, good, path, images_without_objects)
     arrays = _sorted_arrays(columns, image_index, classes, good, kept)
@@ -167,14 +191,20 @@ def _version(path: str) -> tuple[int, int]:
 
 
 def _good_annotations(
-    columns: CocoColumns, image_index: np.ndarray, classes: np.ndarray, path: str, on_bad_annotation: ErrorOrSkip
+    columns: CocoColumns,
+    image_index: np.ndarray,
+    classes: np.ndarray,
+    path: str,
+    on_bad_annotation: ErrorOrSkip,
+    masks: bool,
 ) -> tuple[np.ndarray, list[str]]:
     """[m] bool, and a note on those left out."""
     readable = (image_index >= 0) & np.isfinite(columns.bboxes).all(axis=1)
     guess = guess_box_format(columns.bboxes[readable], columns.image_sizes[image_index[readable]])
     if guess:
         raise UserError(f"{path}: {guess}")
-    faults = find_faults(columns, image_index, classes)
+    further = keypoint_causes(columns) + (segmentation_causes(path, columns, image_index) if masks else [])
+    faults = find_faults(columns, image_index, classes, further)
     good = np.ones(len(classes), bool)
     for fault in faults:
         good &= ~fault.mask

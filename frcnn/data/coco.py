@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from frcnn.data.annotations import AnnotationStore, read_annotations
 from frcnn.data.images import check_size, read_image
+from frcnn.data.keypoints import keypoint_names, mirror_index
+from frcnn.data.proposals import ProposalStore, read_proposals
 from frcnn.data.roles import DATASETS, Category, Dataset, GroundTruth, Sample
 from frcnn.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 ROOT_VARIABLE, DEFAULT_ROOT = "FRCNN_DATASETS", "datasets"
+
+
+class _Loaded(NamedTuple):
+    store: AnnotationStore
+    folder: str
+    keypoint_mirror: np.ndarray | None
+    proposals: ProposalStore | None
 
 
 @DATASETS.register
@@ -27,7 +36,11 @@ class CocoDataset(Dataset):
         images: folder that the file names in the JSON file are relative to; looked up likewise.
         images_without_objects: keep them as background, or drop them (those with crowds only, too).
         on_bad_annotation: error stops at annotations that cannot be used; skip leaves them out and counts them.
-        keypoints: whether to read keypoints, to learn them or to measure them.
+        masks: whether to read the objects' masks, to learn them; they can be measured without.
+        keypoints: whether to read the objects' keypoints, to learn them or to measure them.
+        proposals: path of a JSON file of proposals, in the form of COCO's results: for each its image_id, bbox and score;
+            looked up likewise. Needed by PrecomputedProposals.
+        proposals_top_n: how many proposals of an image are kept, those with the highest scores.
     """
 
     def __init__(
@@ -37,14 +50,24 @@ class CocoDataset(Dataset):
         images: str,
         images_without_objects: Literal["keep", "drop"] = "keep",
         on_bad_annotation: Literal["error", "skip"] = "error",
+        masks: bool = False,
         keypoints: bool = False,
+        proposals: str | None = None,
+        proposals_top_n: int = 2000,
     ) -> None:
+        if proposals_top_n < 1:
+            raise ValueError(f"proposals_top_n must be at least 1, got {proposals_top_n}")
         self.annotations = annotations
         self.images = images
         self.images_without_objects = images_without_objects
         self.on_bad_annotation = on_bad_annotation
+        self.masks = masks
         self.keypoints = keypoints
-        self._loaded: tuple[AnnotationStore, str] | None = None
+        self.proposals = proposals
+        self.proposals_top_n = proposals_top_n
+        asked = {"masks": masks, "keypoints": keypoints, "proposals": proposals is not None}
+        self.provides = frozenset(name for name, is_asked in asked.items() if is_asked)
+        self._loaded: _Loaded | None = None
 
     def load(self) -> AnnotationStore:
         """Reads and checks the annotations, once, and logs what was found. Every other method calls it.
@@ -52,9 +75,9 @@ class CocoDataset(Dataset):
         Raises:
             UserError: a path does not exist, or the annotations cannot be used.
         """
-        return self._load()[0]
+        return self._load().store
 
-    def _load(self) -> tuple[AnnotationStore, str]:
+    def _load(self) -> _Loaded:
         if self._loaded is None:
             path = find_under_root(self.annotations, "annotation file")
             folder = find_under_root(self.images, "image folder")
@@ -62,13 +85,20 @@ class CocoDataset(Dataset):
                 path,
                 images_without_objects=self.images_without_objects,
                 on_bad_annotation=self.on_bad_annotation,
+                masks=self.masks,
                 keypoints=self.keypoints,
             )
             counts, *findings = store.notes
             logger.info("%s: %s", self.annotations, counts)
             for finding in findings:
                 logger.warning("%s: %s", self.annotations, finding)
-            self._loaded = store, folder
+            proposals = None
+            if self.proposals is not None:
+                proposals_path = find_under_root(self.proposals, "proposal file")
+                proposals = read_proposals(proposals_path, store.image_ids, self.proposals_top_n)
+                logger.info("%s: %s", self.proposals, proposals.note)
+            mirror = mirror_index(keypoint_names(store.categories, path)) if self.keypoints else None
+            self._loaded = _Loaded(store, folder, mirror, proposals)
         return self._loaded
 
     @property
@@ -83,14 +113,24 @@ class CocoDataset(Dataset):
         return len(self.load())
 
     def __getitem__(self, index: int) -> Sample:
-        store, folder = self._load()
+        store, folder, mirror, proposals = self._load()
         image_id = int(store.image_ids[index])
         height, width = store.image_sizes[index].tolist()
         path = os.path.join(folder, store.file_name(index))
         image = read_image(path, f"image id {image_id}")  # [h, w, 3]
         check_size(image, (height, width), f"{path} (image id {image_id})")
         boxes, classes = store.targets(index)
-        return Sample(image, boxes, classes, image_id, (height, width))
+        return Sample(
+            image,
+            boxes,
+            classes,
+            image_id,
+            (height, width),
+            masks=store.masks(index) if self.masks else None,
+            keypoints=store.keypoints(index) if self.keypoints else None,
+            keypoint_mirror=mirror,
+            proposals=None if proposals is None else proposals.boxes(index, height, width),
+        )
 
     def ground_truth(self) -> GroundTruth:
         return self.load().ground_truth()

@@ -109,8 +109,8 @@ def read_columns(path: str, *, keypoints: bool = False) -> CocoColumns:
         UserError: the file is missing, is no JSON, is not of COCO's form, or holds a value of the wrong type.
     """
     document, buffer, shifts = _decode_document(map_file(path), path)
-    images = _decode_each(document.images, _Image, path, "images")
-    categories = _categories(_decode_each(document.categories, _Category, path, "categories"), path)
+    images = decode_each(document.images, _Image, path, "images")
+    categories = _categories(decode_each(document.categories, _Category, path, "categories"), path)
     num_keypoints = len(keypoint_names(categories, path)) if keypoints else None
     return CocoColumns(
         categories=categories,
@@ -169,7 +169,7 @@ def null_for_nan(buffer: Buffer) -> tuple[bytes, np.ndarray]:
     return b"".join([*text, buffer[last:]]), np.array(shifts, np.int64).reshape(-1, 2)
 
 
-def _decode_each(items: Sequence[msgspec.Raw], kind: type[T], path: str, where: str, first: int = 0) -> list[T]:
+def decode_each(items: Sequence[msgspec.Raw], kind: type[T], path: str, where: str, first: int = 0) -> list[T]:
     decode = msgspec.json.Decoder(kind).decode
     index = 0
     rows = []
@@ -215,7 +215,7 @@ def _annotation_columns(items: Sequence[msgspec.Raw], path: str, num_keypoints: 
     chunks = []
     kind = _Annotation if num_keypoints is None else _PointedAnnotation
     for first in range(0, max(len(items), 1), CHUNK):
-        rows = _decode_each(items[first : first + CHUNK], kind, path, "annotations", first)
+        rows = decode_each(items[first : first + CHUNK], kind, path, "annotations", first)
         try:
             chunks.append(_columns(rows))
             if num_keypoints is not None:

@@ -1,4 +1,4 @@
-"""Moving an image and its boxes together: the geometry under the transforms."""
+"""Moving an image and its objects together: the geometry under the transforms."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Literal
 import numpy as np
 
 from frcnn.data.images import opencv
+from frcnn.data.keypoints import labelled_inside
+from frcnn.data.masks import Pair, select_masks
 from frcnn.data.roles import Sample
 
 Rounding = Literal["half_up", "floor"]
@@ -40,13 +42,24 @@ def resize(sample: Sample, size: tuple[int, int]) -> Sample:
         return sample
     cv2 = opencv()
     image = cv2.resize(sample.image, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
-    scale = np.array([size[1] / width, size[0] / height] * 2)
-    boxes = (sample.boxes * scale).astype(np.float32)
-    return _with_kept(sample, image, boxes, _has_area(boxes))
+    moved = _moved(sample, image, (size[1] / width, size[0] / height), (0.0, 0.0))
+    return _with_kept(moved, _has_area(moved.boxes))
+
+
+def flip(sample: Sample) -> Sample:
+    """The sample in a mirror: left is right, of keypoints too."""
+    moved = _moved(sample, opencv().flip(sample.image, 1), (-1.0, 1.0), (float(sample.image.shape[1]), 0.0))
+    if moved.keypoints is None or moved.keypoint_mirror is None:
+        return moved
+    return replace(moved, keypoints=moved.keypoints[:, moved.keypoint_mirror])
 
 
 def crop(sample: Sample, x: int, y: int, width: int, height: int, min_area_left: float = 0.0) -> Sample:
     """The sample seen through a window whose upper left corner is at (x, y).
+
+    An object with a mask that the window cuts gets the box of what is left of its mask, as in detectron2 (torchvision only
+    clips the box). The clipped box would be larger than the object in it, and a box whose mask lies outside would stay as
+    an object of which nothing is seen.
 
     Args:
         sample: the whole.
@@ -54,15 +67,53 @@ def crop(sample: Sample, x: int, y: int, width: int, height: int, min_area_left:
         min_area_left: boxes of which no more than this share of their area is left are dropped.
     """
     image = np.ascontiguousarray(sample.image[y : y + height, x : x + width])
-    boxes = (
-        (sample.boxes - np.array([x, y, x, y], np.float32)).clip(0, [width, height, width, height]).astype(np.float32)
-    )
+    moved = _moved(sample, image, (1.0, 1.0), (-float(x), -float(y)))
+    boxes = moved.boxes.clip(0, [width, height, width, height]).astype(np.float32)
+    if moved.masks is not None:
+        for i in np.flatnonzero((boxes != moved.boxes).any(axis=1)).tolist():
+            boxes[i] = moved.masks[i].bounds(height, width) or 0
     keep = _has_area(boxes) & (_area(boxes) > min_area_left * _area(sample.boxes))
-    return _with_kept(sample, image, boxes, keep)
+    if moved.keypoints is not None:
+        moved = replace(moved, keypoints=labelled_inside(moved.keypoints, height, width))
+    return _with_kept(replace(moved, boxes=boxes), keep)
 
 
-def _with_kept(sample: Sample, image: np.ndarray, boxes: np.ndarray, keep: np.ndarray) -> Sample:
-    return replace(sample, image=image, boxes=boxes[keep], classes=sample.classes[keep])
+def _moved(sample: Sample, image: np.ndarray, scale: Pair, shift: Pair) -> Sample:
+    """The sample with a new image, and all that lies at (x, y) at (x, y) * scale + shift."""
+    points = None
+    if sample.keypoints is not None:
+        labelled = sample.keypoints[..., 2:] > 0  # [G, J, 1]
+        points = np.where(labelled, sample.keypoints * (*scale, 1.0) + (*shift, 0.0), 0).astype(np.float32)
+    return replace(
+        sample,
+        image=image,
+        boxes=_moved_boxes(sample.boxes, scale, shift),
+        masks=None if sample.masks is None else [mask.moved(scale, shift) for mask in sample.masks],
+        keypoints=points,
+        proposals=None if sample.proposals is None else _moved_boxes(sample.proposals, scale, shift),
+    )
+
+
+def _moved_boxes(boxes: np.ndarray, scale: Pair, shift: Pair) -> np.ndarray:
+    moved = (boxes * np.array(scale * 2) + np.array(shift * 2)).astype(np.float32)
+    return np.ascontiguousarray(moved[:, [2, 1, 0, 3]]) if scale[0] < 0 else moved
+
+
+def _with_kept(sample: Sample, keep: np.ndarray) -> Sample:
+    """The sample with the objects for which `keep` [G] is true, and with the proposals that have an area in the image."""
+    height, width = sample.image.shape[:2]
+    proposals = sample.proposals
+    if proposals is not None:
+        proposals = proposals.clip(0, np.array([width, height, width, height], np.float32))
+        proposals = proposals[_has_area(proposals)]
+    return replace(
+        sample,
+        boxes=sample.boxes[keep],
+        classes=sample.classes[keep],
+        masks=None if sample.masks is None else select_masks(sample.masks, keep),
+        keypoints=None if sample.keypoints is None else sample.keypoints[keep],
+        proposals=proposals,
+    )
 
 
 def _has_area(boxes: np.ndarray) -> np.ndarray:

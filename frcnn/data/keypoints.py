@@ -57,38 +57,32 @@ def _other_side(name: str) -> str:
 def keypoint_columns(rows: Sequence[Sequence[float | None] | None], num_keypoints: int) -> dict[str, np.ndarray]:
     """The keypoints of many annotations in one array, and how many numbers each annotation gave.
 
+    A file gives the pixel that a point lies in. Here it lies at that pixel's centre, half a pixel to the right and below,
+    so that points and boxes are in the same coordinates (detectron2 does so too).
+
     Args:
         rows: m lists x, y, visibility, x, ... or None.
         num_keypoints: J.
 
     Returns:
-        keypoints [m, J, 3] float64, zeros where the list is empty or of a wrong length, and keypoint_numbers [m] int64.
+        keypoints [m, J, 3] float64, zeros where nothing is labelled or the list is of a wrong length, and
+        keypoint_numbers [m] int64.
     """
     length = 3 * num_keypoints
-    numbers = np.array([len(row) if row else 0 for row in rows], np.int64)
     nothing = [0.0] * length
     flat = [row if row and len(row) == length else nothing for row in rows]
     keypoints = np.array(flat, np.float64).reshape(-1, num_keypoints, 3)
-    return {"keypoints": keypoints, "keypoint_numbers": numbers}
-
-
-def learnable(keypoints: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Keypoints of a file in the coordinates of boxes: a file gives the pixel a point lies in, so it lies at its centre.
-
-    Args:
-        keypoints: [G, J, 3] x, y, visibility.
-        height, width: of the image in pixels.
-
-    Returns:
-        [G, J, 3] float32; those outside the image are not labelled.
-    """
-    moved = keypoints.astype(np.float32)
-    moved[..., :2] += PIXEL_CENTER
-    return labelled_inside(moved, height, width)
+    keypoints[..., :2] = np.where(keypoints[..., 2:] == 0, 0, keypoints[..., :2] + PIXEL_CENTER)
+    return {"keypoints": keypoints, "keypoint_numbers": np.array([len(row) if row else 0 for row in rows], np.int64)}
 
 
 def labelled_inside(keypoints: np.ndarray, height: int, width: int) -> np.ndarray:
-    """[G, J, 3]: keypoints outside the image, and those that were not labelled before, are 0, 0, 0."""
+    """[G, J, 3] float32: keypoints outside an image of that size are not labelled; those are 0, 0, 0.
+
+    Args:
+        keypoints: [G, J, 3] x, y, visibility.
+        height, width: in pixels.
+    """
     x, y, visibility = np.moveaxis(keypoints, -1, 0)
     labelled = (visibility > 0) & (x >= 0) & (x <= width) & (y >= 0) & (y <= height)
-    return np.where(labelled[..., None], keypoints, np.float32(0))
+    return np.where(labelled[..., None], keypoints, 0).astype(np.float32)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from frcnn.config import Registry
+from frcnn.data.masks import Mask
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,10 @@ class Sample:
         classes: [G] int64 in 0..K-1.
         image_id: as in the annotation file.
         original_size: (h, w) of the file, before any transform.
+        masks: G masks, which may reach out of the image; None where they were not asked for.
+        keypoints: [G, J, 3] float32 x, y and visibility (0 not labelled, 1 hidden, 2 seen); None likewise.
+        keypoint_mirror: [J], for each keypoint the one whose place it takes in a mirror; None without keypoints.
+        proposals: [P, 4] float32 boxes that may hold an object, best first; None where the data set brings none.
     """
 
     image: np.ndarray
@@ -47,6 +52,10 @@ class Sample:
     classes: np.ndarray
     image_id: int
     original_size: tuple[int, int]
+    masks: Sequence[Mask] | None = None
+    keypoints: np.ndarray | None = None
+    keypoint_mirror: np.ndarray | None = None
+    proposals: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -64,7 +73,8 @@ class GroundTruth:
         iscrowd: [m] bool.
         segmentation: gives the polygons, the RLE or None of object 0..m-1 as the file has it; None where the data set
             has no segmentation at all.
-        keypoints: [m, J, 3] float64 x, y, visibility; None where the data set has none.
+        keypoints: [m, J, 3] float64 x, y, visibility, in the coordinates of boxes: where a file gives the pixel that a
+            point lies in, half a pixel has been added. None where the data set has none or none were asked for.
         difficult: [m] bool, objects that Pascal VOC counts neither as found nor as missed; None where none is marked.
         absent_classes: of each of the n images, the classes that people looked for and did not find (LVIS:
             neg_category_ids); None where every class was looked for in every image.
@@ -91,6 +101,8 @@ class Dataset:
     """Samples by index, and the categories of their classes in order."""
 
     categories: Sequence[Category]
+    provides: frozenset[str] = frozenset()
+    """What its samples bring beside boxes and classes: "masks", "keypoints", "proposals"."""
 
     def __len__(self) -> int:
         raise NotImplementedError(f"{type(self).__name__} must define __len__()")

@@ -1,4 +1,4 @@
-"""Transforms of an image and its boxes together. Every draw comes from the generator that is passed in."""
+"""Transforms of an image and its objects together. Every draw comes from the generator that is passed in."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from frcnn.data.geometry import crop, resize, shortest_edge_size
+from frcnn.data.geometry import crop, flip, resize, shortest_edge_size
 from frcnn.data.images import opencv
 from frcnn.data.roles import TRANSFORMS, Sample, Transform
 
@@ -56,7 +56,7 @@ class ResizeShortestEdge(Transform):
 
 @TRANSFORMS.register
 class RandomHorizontalFlip(Transform):
-    """Mirrors left and right.
+    """Mirrors left and right; keypoints with "left" and "right" in their names change places.
 
     Args:
         probability: share of the images that are mirrored.
@@ -69,10 +69,7 @@ class RandomHorizontalFlip(Transform):
     def __call__(self, sample: Sample, rng: np.random.Generator, others: Others) -> Sample:
         if rng.random() >= self.probability:
             return sample
-        width = sample.image.shape[1]
-        boxes = sample.boxes.copy()
-        boxes[:, [0, 2]] = width - sample.boxes[:, [2, 0]]
-        return replace(sample, image=opencv().flip(sample.image, 1), boxes=boxes)
+        return flip(sample)
 
 
 @TRANSFORMS.register
