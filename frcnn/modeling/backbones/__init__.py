@@ -7,6 +7,7 @@ from frcnn.modeling.backbones.regnet import RegNet
 from frcnn.modeling.backbones.resnet import ResNet, ResNetStage
 from frcnn.modeling.backbones.resnext import ResNeXt
 from frcnn.modeling.backbones.swin import SwinTransformer
+from frcnn.modeling.backbones.vit import ViT
 
 __all__ = [
     "ConvNeXt",
@@ -18,4 +19,5 @@ __all__ = [
     "ResNet",
     "ResNetStage",
     "SwinTransformer",
+    "ViT",
 ]
