@@ -58,7 +58,7 @@ def test_boxes_fit_the_drawn_pixels(monkeypatch):
     monkeypatch.setattr("frcnn.data.shapes.MAX_OBJECTS", 1)
     seen = set()
     for seed in range(60):
-        image, boxes, classes = draw_image(128, np.random.default_rng(seed))
+        image, boxes, classes, _ = draw_image(128, np.random.default_rng(seed))
         assert len(boxes) == len(classes) <= 1
         if len(boxes):
             rows, columns = np.nonzero(image[..., 0])
