@@ -24,6 +24,8 @@ class PrecomputedProposals(ProposalGenerator):
         top_n: how many proposals of an image are taken, from the first on.
     """
 
+    reads_proposals = True
+
     def __init__(self, feature_shapes: FeatureShapes, *, top_n: TrainTest) -> None:
         super().__init__()
         self.top_n = top_n

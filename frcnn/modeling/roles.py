@@ -56,6 +56,17 @@ class Detector(Role):
         branches = [part for part in self.modules() if isinstance(part, ROIBranch)]
         return frozenset(field for branch in branches for field in branch.detection_fields)
 
+    @property
+    def fields_to_predict(self) -> frozenset[str]:
+        """What its images must bring with them: "proposals", if it makes none itself."""
+        generators = [part for part in self.modules() if isinstance(part, ProposalGenerator)]
+        return frozenset({"proposals"} if any(part.reads_proposals for part in generators) else ())
+
+    @property
+    def fields_to_train(self) -> frozenset[str]:
+        """What its training images must bring beside boxes and classes: what it fills, it learns from."""
+        return self.detection_fields | self.fields_to_predict
+
     def forward(self, batch: Batch) -> Output:
         return super().forward(batch)
 
@@ -195,7 +206,13 @@ class NMS(Role):
 
 
 class ProposalGenerator(Role):
-    """(feature_shapes) | (features, batch) -> B Proposals, losses."""
+    """(feature_shapes) | (features, batch) -> B Proposals, losses.
+
+    `reads_proposals` says that it takes its proposals from the batch: a data set without them can then be refused, before
+    anything runs.
+    """
+
+    reads_proposals: bool = False
 
     def forward(self, features: Features, batch: Batch) -> tuple[list[Proposals], dict[str, Tensor]]:
         return super().forward(features, batch)
