@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from frcnn.data.loader import TrainLoader, test_loader
-from frcnn.data.roles import Category
+from frcnn.data.roles import Category, Dataset
 from frcnn.engine.validation import TestSet
 from frcnn.errors import UserError
 from frcnn.experiment import Experiment
@@ -39,6 +39,27 @@ def build_model(experiment: Experiment, categories: Sequence[Category], device: 
     if experiment.trainer.channels_last:
         model = model.to(memory_format=torch.channels_last)
     return model.to(device)
+
+
+def require_data_for(model: Detector, experiment: Experiment) -> None:
+    """What the model learns from and reads must come with the images; told before weights are loaded or images read.
+
+    Raises:
+        UserError: says which data set lacks what, and the option that gives it.
+    """
+    _require(model.fields_to_train, "data.train", experiment.data.train.dataset)
+    for name, data in experiment.data.test.items():
+        _require(model.fields_to_predict, f"data.test.{name}", data.dataset)
+
+
+def _require(fields: frozenset[str], where: str, dataset: Dataset) -> None:
+    missing = sorted(fields - dataset.provides)
+    if missing:
+        value = "FILE" if missing[0] == "proposals" else "true"
+        raise UserError(
+            f"the model needs {' and '.join(missing)}, which {where}.dataset does not give; set "
+            f"{where}.dataset.{missing[0]}={value}, or take the part that needs them out of the model"
+        )
 
 
 def build_test_sets(

@@ -12,7 +12,13 @@ from typing import Any
 import torch
 
 from frcnn import distributed
-from frcnn.assembly import about_checkpoint, build_model, build_test_sets, build_train_loader
+from frcnn.assembly import (
+    about_checkpoint,
+    build_model,
+    build_test_sets,
+    build_train_loader,
+    require_data_for,
+)
 from frcnn.checkpoint.load import (
     class_dependent_names,
     load_weights,
@@ -64,6 +70,7 @@ def _start(config: Config, experiment: Any, folder: Path, device: torch.device) 
     _log_lines(f"run folder: {folder}", about_device(device))
     categories = experiment.data.train.dataset.categories
     model = build_model(experiment, categories, device)
+    require_data_for(model, experiment)
     if experiment.init_weights:
         _initialise(model, experiment.init_weights, experiment, categories)
     elif warning := frozen_at_random(model):
@@ -88,6 +95,7 @@ def _resume(config: Config, experiment: Any, checkpoint: Path, device: torch.dev
     if changes:
         _log_lines(f"changed, with no effect on the training: {'; '.join(map(str, changes))}")
     model = build_model(experiment, categories, device)
+    require_data_for(model, experiment)
     report = load_weights(model, state["model"], source=str(checkpoint), strict=True)
     trainer = _build_trainer(
         experiment, model, categories, checkpoint.parent, device, config.text, start=state["iteration"]
