@@ -130,4 +130,9 @@ def check_same_categories(where: str, found: Sequence[Category], expected: Seque
 
 def about_checkpoint(config_text: str, categories: Sequence[Category]) -> Mapping[str, Any]:
     """What every checkpoint carries so that predicting needs nothing else."""
-    return {"config": config_text, "categories": [{"id": c.id, "name": c.name} for c in categories]}
+    return {"config": config_text, "categories": list(map(_as_plain, categories))}
+
+
+def _as_plain(category: Category) -> dict[str, Any]:
+    keypoints = {"keypoints": category.keypoints, "skeleton": category.skeleton} if category.keypoints else {}
+    return {"id": category.id, "name": category.name, **keypoints}

@@ -19,6 +19,7 @@ from frcnn.assembly import (
     build_train_loader,
     require_data_for,
 )
+from frcnn.checkpoint.conventions import advice
 from frcnn.checkpoint.load import (
     class_dependent_names,
     load_weights,
@@ -27,6 +28,7 @@ from frcnn.checkpoint.load import (
 )
 from frcnn.checkpoint.resume import last_checkpoint, load_to_resume, require_same_config, set_later_aside
 from frcnn.checkpoint.sources import resolve_weights
+from frcnn.config.dump import to_plain
 from frcnn.data.roles import Category
 from frcnn.device import choose_device
 from frcnn.engine.optim import scale_learning_rate
@@ -72,7 +74,7 @@ def _start(config: Config, experiment: Any, folder: Path, device: torch.device) 
     model = build_model(experiment, categories, device)
     require_data_for(model, experiment)
     if experiment.init_weights:
-        _initialise(model, experiment.init_weights, experiment, categories)
+        _initialise(model, experiment.init_weights, config, experiment, categories)
     elif warning := frozen_at_random(model):
         _log_lines(warning)
     if distributed.is_main():
@@ -155,8 +157,11 @@ def _write_evaluation(folder: Path, evaluation: Evaluation, test_sets: Sequence[
         save_coco_results(path, evaluation.detections[test_set.name], test_set.dataset.categories)
 
 
-def _initialise(model: Detector, source: str, experiment: Any, categories: Sequence[Category]) -> None:
+def _initialise(model: Detector, source: str, config: Config, experiment: Any, categories: Sequence[Category]) -> None:
     weights = resolve_weights(source)
+    if weights.conversion is not None:
+        _log_lines(weights.conversion.table())
+    _log_lines(*advice(weights, to_plain(config.plan)))
     names = [category.name for category in categories]
     same_classes = weights.class_names in (None, names)
     report = load_weights(

@@ -18,7 +18,7 @@ FLOORS = [
     {"experiment"},
     {"anchor_fitting", "assembly", "run_folder", "run_log"},
     {"request"},
-    {"run", "deploy"},
+    {"convert", "run", "deploy"},
     {"benchmark"},
     {"cli"},
 ]

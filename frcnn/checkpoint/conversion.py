@@ -25,6 +25,7 @@ class Conversion:
         origins: our name -> the file's name; what is not in it was added.
         left_out: the file's name -> why it has no place here.
         unknown: the file's names that no rule knows.
+        notes: what else was changed, in sentences.
     """
 
     source: str
@@ -34,6 +35,7 @@ class Conversion:
     origins: Mapping[str, str]
     left_out: Mapping[str, str]
     unknown: Sequence[str]
+    notes: Sequence[str] = ()
 
     def table(self) -> str:
         """One row for each group of tensors that went the same way.
@@ -54,7 +56,7 @@ class Conversion:
         for theirs, ours, count, change in rows:
             row = f"  {theirs:<{widths[0]}}  ->  {ours:<{widths[1]}}  {count:>{widths[2]}}  {change}"
             lines.append(row.rstrip())
-        return "\n".join(lines)
+        return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
 
     def _moved(self) -> dict[tuple[str, str], list[str]]:
         """(their group, our group) -> our names in it, in the order of the file."""

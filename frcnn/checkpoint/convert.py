@@ -28,12 +28,18 @@ def convert(content: Any, kind: Kind, source: str) -> Conversion:
         an account of every tensor; those that no converter knows keep their names, so that loading lists them too.
     """
     theirs = state_dict_of(content)
+    notes = []
     if kind is Kind.DETECTRON2:
         converted = from_detectron2(theirs)
     elif kind is Kind.CAFFE2:
         converted = from_caffe2(theirs)
     else:
-        converted = from_torchvision(theirs, labels=_coco_labels(theirs))
+        labels = _coco_labels(theirs)
+        converted = from_torchvision(theirs, labels=labels)
+        if kind is Kind.TORCHVISION_DETECTOR:
+            notes.append("background: the first class there, the last here; it has no boxes and no masks here")
+        if labels is not None:
+            notes.append(f"classes: COCO uses {len(labels)} of the {_COCO_SLOTS} slots; the others are left out")
     no_tensors = [name for name, value in entries_of(content).items() if not isinstance(value, Tensor)]
     return Conversion(
         source=source,
@@ -43,6 +49,7 @@ def convert(content: Any, kind: Kind, source: str) -> Conversion:
         origins=converted.origins,
         left_out={**converted.left_out, **dict.fromkeys(map(str, no_tensors), "not a tensor")},
         unknown=converted.unused,
+        notes=notes,
     )
 
 

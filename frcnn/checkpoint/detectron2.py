@@ -12,6 +12,7 @@ from frcnn.checkpoint.renaming import Converted, Rule, rename
 _RESNET = r"(?:stem|res[2-5])\..+"
 
 _RULES = (
+    Rule(r"(?:backbone\.)?(?:bottom_up\.)?(res[2-5]\.\d+\.conv2)_offset\.(\w+)", r"backbone.\1.offset.\2"),
     Rule(rf"(?:backbone\.)?(?:bottom_up\.)?({_RESNET})", r"backbone.\1"),
     Rule(r"backbone\.fpn_(lateral|output)(\d)\.(.+)", r"necks.0.\1.p\2.\3"),
     Rule(r"backbone\.top_block\.p6\.(\w+)", r"necks.0.top_block.first.\1"),
@@ -52,8 +53,7 @@ def from_detectron2(state_dict: Mapping[str, Tensor]) -> Converted:
 
     Faster, Mask, Keypoint and Cascade R-CNN with FPN, C4 or DC5; masks and keypoints go to the branches that a config
     calls `mask` and `keypoint`. Classes need no change: the background is
-    last in both. The models of detectron2's zoo were trained on BGR images with `pixel_mean: [103.53, 116.28, 123.675]`
-    and `pixel_std: [1, 1, 1]`, and their ResNets make their steps in the 1x1 convolutions (`stride_in_1x1: true`).
+    last in both. What images the models of its zoo were trained on is said by `frcnn.checkpoint.conventions`.
 
     A head with convolutions and one fully connected layer calls that layer fc1, which is `TwoMLPHead`'s name too: it is
     told apart by its convolutions.

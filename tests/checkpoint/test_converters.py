@@ -146,6 +146,7 @@ def test_the_classifier_and_the_first_bias_of_caffe2_are_left_out():
         ("backbone.bottom_up.stem.conv1.norm.weight", "backbone.stem.conv1.norm.weight"),
         ("backbone.res4.22.conv3.weight", "backbone.res4.22.conv3.weight"),
         ("res2.0.shortcut.weight", "backbone.res2.0.shortcut.weight"),
+        ("backbone.bottom_up.res3.0.conv2_offset.bias", "backbone.res3.0.conv2.offset.bias"),
         ("backbone.fpn_lateral3.weight", "necks.0.lateral.p3.weight"),
         ("backbone.fpn_output5.norm.bias", "necks.0.output.p5.norm.bias"),
         ("proposal_generator.rpn_head.conv.weight", "proposal_generator.head.convs.0.weight"),
