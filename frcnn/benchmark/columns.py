@@ -72,36 +72,23 @@ def _metric_column(name: str) -> Column:
 
 
 def cost_columns() -> list[Column]:
-    """Size, speed and memory."""
+    """Speed, memory and size."""
+    peak = "peak of the process"
     return [
-        _number(
-            "parameters (M)", lambda row: row.facts.get("parameters"), 1e6, 2, "numbers in the model", "parameters"
-        ),
-        _number(
-            "GFLOPs", lambda row: row.facts.get("flops"), 1e9, 2, "of one image; 1 multiply-add = 2 FLOPs", "flops"
-        ),
-        _number(
-            "training (images/s)",
-            lambda row: row.images_per_second,
-            1,
-            2,
-            "by the median step, without loading",
-            "train_ips",
-        ),
-        _number("latency (ms)", lambda row: row.latency_median, 1e-3, 1, "median of one image", "latency"),
-        _number("p90 (ms)", lambda row: row.latency_p90, 1e-3, 1, "nine of ten passes are faster", "latency_p90"),
-        _number(
-            "memory, inference (MiB)",
-            lambda row: row.inference_memory,
-            MIB,
-            0,
-            "peak of the process",
-            "memory_inference",
-        ),
-        _number(
-            "memory, training (MiB)", lambda row: row.training_memory, MIB, 0, "peak of the process", "memory_training"
-        ),
+        _number("latency (ms)", lambda row: row.latency_median, 1e-3, 1, "median of one image", "latency_ms"),
+        _number("p90 (ms)", lambda row: row.latency_p90, 1e-3, 1, "nine of ten passes are faster", "latency_p90_ms"),
+        Column("image (h x w)", image_text, image_text, "what the latency and the FLOPs are of", "image_size"),
+        _number("training (images/s)", lambda row: row.images_per_second, 1, 2, "by the median step", "train_images_s"),
+        _number("GFLOPs", lambda row: row.facts.get("flops"), 1e9, 2, "1 multiply-add = 2 FLOPs", "gflops"),
+        _number("parameters (M)", lambda row: row.facts.get("parameters"), 1e6, 2, "trained or not", "parameters_m"),
+        _number("memory, inference (MiB)", lambda row: row.inference_memory, MIB, 0, peak, "memory_inference_mib"),
+        _number("memory, training (MiB)", lambda row: row.training_memory, MIB, 0, peak, "memory_training_mib"),
     ]
+
+
+def image_text(row: Row) -> str:
+    """`320x427`."""
+    return "x".join(map(str, row.facts["size"])) if row.facts else NOT_KNOWN
 
 
 def _number(title: str, value: Callable[[Row], float | None], unit: float, digits: int, about: str, key: str) -> Column:
@@ -124,11 +111,11 @@ def spread_text(spread: Spread) -> str:
 
 
 def difference_text(difference: Difference) -> str:
-    """`+0.6 ± 1.2`, the half width of the 95 % interval behind the sign."""
+    """`+0.61 ± 1.24`, the half width of the 95 % interval behind the sign."""
     if difference.mean is None:
         return NOT_KNOWN
     half = difference.half_width
-    return f"{difference.mean:+.1f} ± {NOT_KNOWN if half is None else f'{half:.1f}'}"
+    return f"{difference.mean:+.2f} ± {NOT_KNOWN if half is None else f'{half:.2f}'}"
 
 
 def notes(summary: Summary) -> list[str]:
@@ -180,5 +167,8 @@ def _speed_notes(summary: Summary, facts: Sequence[dict]) -> list[str]:
 
 
 def all_columns(rows: Sequence[Row], *, accuracy: bool) -> list[Column]:
-    """Accuracy first; without it where nothing was trained."""
-    return [*(accuracy_columns(rows) if accuracy else []), *cost_columns()]
+    """AP and what it costs, then the finer numbers; without accuracy where nothing was trained."""
+    if not accuracy:
+        return cost_columns()
+    first, rest = accuracy_columns(rows)[:3], accuracy_columns(rows)[3:]
+    return [*first, *cost_columns(), *rest]

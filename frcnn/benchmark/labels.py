@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-CHARACTER, LINE = 6.7, 13.0  # width and height in px of the text of a plot, 12 px sans-serif, with room to spare
+CHARACTER, LINE = 7.4, 13.0  # width and height in px of the text of a plot, 12 px sans-serif, with room to spare
 POINT = 6.0  # half the side of the square that a point takes
 
 
@@ -40,15 +40,18 @@ class Label:
     is_far: bool
 
 
-def place_labels(points: Sequence[tuple[float, float]], names: Sequence[str], area: Box) -> list[Label | None]:
+def place_labels(
+    points: Sequence[tuple[float, float]], names: Sequence[str], area: Box, obstacles: Sequence[Box] = ()
+) -> list[Label | None]:
     """Tries places around each point, near ones first; a name that fits nowhere is left out (hovering still tells it).
 
     Args:
         points: (x, y) of each.
         names: likewise.
         area: that names must lie in.
+        obstacles: what else they must not lie on.
     """
-    taken = [Box(x - POINT, y - POINT, x + POINT, y + POINT) for x, y in points]
+    taken = [*obstacles, *(Box(x - POINT, y - POINT, x + POINT, y + POINT) for x, y in points)]
     placed: list[Label | None] = []
     for point, name in zip(points, names, strict=True):
         label = next((label for label in _places(point, name) if _is_free(label.box, taken, area)), None)

@@ -88,19 +88,22 @@ def _figure(picture: str, caption: str) -> str:
 
 
 def _changes(rows: Sequence[Row]) -> str:
-    blocks = [
-        f"<h3>{escape(row.name)}</h3>"
-        '<div class="scroll"><table><thead><tr><th scope="col">key</th>'
-        f'<th scope="col">{escape(rows[0].name)}</th><th scope="col">{escape(row.name)}</th></tr></thead><tbody>'
-        + "".join(
-            f"<tr><td><code>{escape(c.key)}</code></td><td>{escape(c.before)}</td><td>{escape(c.now)}</td></tr>"
-            for c in row.changes
-        )
-        + "</tbody></table></div>"
+    lines = [
+        f"<tr>{_variant(row, index)}<td><code>{escape(c.key)}</code></td><td>{escape(c.before)}</td><td>{escape(c.now)}</td></tr>"
         for row in rows
-        if row.changes
+        for index, c in enumerate(row.changes)
     ]
-    return "\n".join(blocks)
+    if not lines:
+        return ""
+    titles = ("variant", "key", f"in {rows[0].name}", "in the variant")
+    head = "".join(f'<th scope="col">{escape(title)}</th>' for title in titles)
+    body = "\n".join(lines)
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _variant(row: Row, index: int) -> str:
+    """Its name, once for all of its lines."""
+    return "" if index else f'<th scope="rowgroup" rowspan="{len(row.changes)}">{escape(row.name)}</th>'
 
 
 def _list(lines: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ STYLE = """
 @media (prefers-color-scheme: dark) { :root { --surface: #15191e; --ink: #e6e9ed; --muted: #a3adb8; --line: #3a424c;
   --grid: #272d34; --accent: #7fb2ff; --first: #ffab5c; --good: #6fd392; --bad: #ff928a; } }
 body { margin: 0; background: var(--surface); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
-main { max-width: 1240px; margin: 0 auto; padding: 24px; }
+main { max-width: 1500px; margin: 0 auto; padding: 24px; }
 h1 { font-size: 26px; margin: 0 0 8px; } h2 { font-size: 19px; margin: 32px 0 10px; } h3 { font-size: 15px; margin: 18px 0 6px; }
 p, li { max-width: 90ch; } li { margin: 4px 0; }
 .scroll { overflow-x: auto; }
@@ -24,7 +24,8 @@ code { font: 13px ui-monospace, monospace; }
 figure { margin: 0; } figcaption { color: var(--muted); font-size: 14px; max-width: 90ch; }
 svg { display: block; width: 100%; max-width: 1000px; height: auto; }
 svg text { font: 12px system-ui, sans-serif; fill: var(--muted); }
-svg text.label { fill: var(--ink); } svg text.axis { font-size: 13px; fill: var(--ink); }
+svg text.label { fill: var(--ink); paint-order: stroke; stroke: var(--surface); stroke-width: 3px; }
+svg text.axis { font-size: 13px; fill: var(--ink); }
 svg polyline { fill: none; stroke: var(--grid); } svg .front { stroke: var(--accent); stroke-dasharray: 4 4; }
 svg .leader { stroke: var(--muted); stroke-width: .7; } svg .spread { stroke: var(--muted); }
 svg .mean { stroke: var(--ink); stroke-width: 2; } svg .row { stroke: var(--line); }

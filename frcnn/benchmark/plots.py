@@ -75,15 +75,17 @@ def pareto_plot(rows: Sequence[Row]) -> str:
     ends = [y + sign * std for (_, y), std in zip(values, spreads, strict=True) for sign in (-1, 1)]
     y_axis = axis_for(ends, HEIGHT - BOTTOM, TOP)
     points = [(x_axis(x), y_axis(y)) for x, y in values]
-    labels = place_labels(points, [row.name for row in shown], Box(LEFT + 4, TOP, WIDTH - RIGHT, HEIGHT - BOTTOM - 4))
+    bars = [(y_axis(y - std), y_axis(y + std)) for (_, y), std in zip(values, spreads, strict=True)]
+    obstacles = [Box(x - 2, high, x + 2, low) for (x, _), (low, high) in zip(points, bars, strict=True)]
+    area = Box(LEFT + 4, TOP, WIDTH - RIGHT, HEIGHT - BOTTOM - 4)
+    labels = place_labels(points, [row.name for row in shown], area, obstacles)
     front = pareto_front(values)
     parts = [_grid(x_axis, y_axis, "latency, median of one image (ms)", "AP (0..100)")]
     parts.append(_line([points[index] for index in front], "front"))
     for index, (row, point) in enumerate(zip(shown, points, strict=True)):
-        bar = y_axis(values[index][1] - spreads[index]), y_axis(values[index][1] + spreads[index])
         kind = f"point{' on-front' if index in front else ''}{' first' if row is rows[0] else ''}"
         title = f"{row.name}: AP {spread_text(row.ap)}, {values[index][0]:.1f} ms"
-        parts.append(_point(point, bar, kind, title))
+        parts.append(_point(point, bars[index], kind, title))
         parts.append(_label(labels[index], point))
     return _svg("AP against latency", HEIGHT, parts)
 

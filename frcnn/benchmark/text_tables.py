@@ -32,18 +32,17 @@ def markdown_report(summary: Summary) -> str:
 
 
 def csv_report(summary: Summary) -> str:
-    """A row a variant, numbers without units: those of the tables, then standard deviations and intervals."""
+    """A row a variant, in the units of the tables, which the names end with, then standard deviations and intervals."""
     columns = all_columns(summary.rows, accuracy=bool(summary.plan.seeds))
     records = []
     for row in summary.rows:
-        record: dict[str, Any] = {"variant": row.name, **{column.key: column.number(row) for column in columns}}
+        record: dict[str, Any] = {"variant": row.name} | {column.key: column.number(row) for column in columns}
         for name, spread in row.metrics.items():
             if spread.values:
                 record |= {f"{name}_std": spread.std, f"{name}_seeds": len(spread.values)}
         record |= {
             "AP_half_width_95": row.differences["bbox/AP"].half_width,
-            "latency_rounds": " ".join(f"{seconds * 1e3:.2f}" for seconds in row.latency_rounds),
-            "image_size": "x".join(map(str, row.facts.get("size", ()))),
+            "latency_rounds_ms": " ".join(f"{seconds * 1e3:.2f}" for seconds in row.latency_rounds),
             "trainable": row.facts.get("trainable"),
             "activations": row.facts.get("activations"),
             "problems": "; ".join(row.problems),

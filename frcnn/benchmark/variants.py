@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from frcnn.checkpoint.config_changes import ConfigChange, config_changes
 from frcnn.config import to_plain
@@ -18,6 +21,9 @@ _OF_THE_BENCHMARK = ("hooks.pictures=null", "hooks.best=null", "hooks.checkpoint
 _OF_THE_BENCHMARK += ("hooks.checkpoint.keep=1", "hooks.log.name=LogMetrics")
 _OF_THE_BENCHMARK += ("hooks.evaluate.name=Evaluate", "hooks.evaluate.every=null")
 """Evaluated once, at the end: the best of several evaluations would be picked on the test set."""
+
+LONGEST = 160
+"""Characters of a replaced component's options that a difference shows."""
 
 _NOT_A_DIFFERENCE = ("output_dir", "seed")
 _NOT_OF_THE_BOXES = "keypoints"  # whether a data set reads them; the boxes to find are the same
@@ -40,11 +46,31 @@ class Variant:
     error: str | None = None
 
     def changes_from(self, first: Variant) -> list[ConfigChange]:
-        """The keys that differ from the first variant."""
+        """The keys that differ from the first variant; of a component that was replaced, its options too."""
         if self.config is None or first.config is None:
             return []
-        changes = config_changes(first.config.text, self.config.text)
-        return [change for change in changes if change.key not in _NOT_A_DIFFERENCE]
+        trees = to_plain(first.config.plan), to_plain(self.config.plan)
+        return [
+            replace(
+                change,
+                before=_with_options(change.key, change.before, trees[0]),
+                now=_with_options(change.key, change.now, trees[1]),
+            )
+            for change in config_changes(first.config.text, self.config.text)
+            if change.key not in _NOT_A_DIFFERENCE
+        ]
+
+
+def _with_options(key: str, shown: str, tree: Any) -> str:
+    """`GIoULoss (loss_weight: 10.0)` for a key that ends with name; anything else as it is."""
+    *path, last = key.split(".")
+    for part in path:
+        tree = tree[int(part)] if isinstance(tree, list) else tree.get(part, {}) if isinstance(tree, dict) else {}
+    if last != "name" or not isinstance(tree, dict) or len(tree) < 2:
+        return shown
+    options = {option: value for option, value in tree.items() if option != "name"}
+    text = yaml.safe_dump(options, default_flow_style=True, sort_keys=False, width=math.inf).strip()[1:-1]
+    return f"{shown} ({text if len(text) <= LONGEST else text[:LONGEST] + ' ...'})"
 
 
 def read_variants(files: Sequence[str], overrides: Sequence[str], duration: str | None) -> list[Variant]:
