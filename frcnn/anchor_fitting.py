@@ -72,7 +72,7 @@ def _anchors_of(config: Config, experiment: Experiment) -> tuple[GridAnchorGener
 def _boxes_as_seen(experiment: Experiment, max_images: int) -> tuple[list[np.ndarray], list[tuple[int, int]]]:
     """Boxes and sizes of training images behind the transforms, drawn over the whole set."""
     train = experiment.data.train
-    source = SampleSource(train.dataset, train.transforms, experiment.seed, "train", with_targets=True)
+    source = SampleSource(train.dataset, train.transforms, experiment.seed, "augmentation", with_targets=True)
     count = min(max_images, len(train.dataset))
     boxes, sizes = [], []
     for counter, index in enumerate(np.linspace(0, len(train.dataset) - 1, count).round().astype(int).tolist()):
