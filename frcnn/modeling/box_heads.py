@@ -68,6 +68,8 @@ class ConvBoxHead(BoxHead):
         super().__init__()
         if num_convs < 0 or num_fcs < 0:
             raise ValueError(f"num_convs and num_fcs must be 0 or more, got {num_convs} and {num_fcs}")
+        if conv_channels < 1 or fc_width < 1:
+            raise ValueError(f"conv_channels and fc_width must be at least 1, got {conv_channels} and {fc_width}")
         self.convs = nn.Sequential()
         for _ in range(num_convs):
             conv = ConvNorm(in_channels, conv_channels, 3, norm=norm, norm_eps=norm_eps, relu=True)

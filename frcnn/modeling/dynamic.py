@@ -36,6 +36,8 @@ NOTHING_SEEN = -1.0
 class DynamicSmoothL1Loss(BoxLoss):
     """Smooth L1 whose beta `DynamicROIHeads` lowers as the proposals get better; it travels in checkpoints.
 
+    In other ROI heads nothing moves it.
+
     Args:
         initial_beta: where the quadratic part ends at the start, in the units of the deltas; beta never grows above it.
         loss_weight: factor of this loss.

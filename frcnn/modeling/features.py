@@ -30,7 +30,7 @@ def shapes_of(in_features: Sequence[str], feature_shapes: FeatureShapes) -> list
         feature_shapes: what there is.
 
     Raises:
-        ValueError: no name, or one that is not there.
+        ValueError: no name, one that is not there, or one twice.
     """
     missing = [name for name in in_features if name not in feature_shapes]
     if missing:
@@ -39,6 +39,8 @@ def shapes_of(in_features: Sequence[str], feature_shapes: FeatureShapes) -> list
         )
     if not in_features:
         raise ValueError(f"in_features must name feature maps of {', '.join(feature_shapes)}")
+    if len(set(in_features)) < len(in_features):
+        raise ValueError(f"in_features must name each feature map once, got {', '.join(in_features)}")
     return [feature_shapes[name] for name in in_features]
 
 
@@ -54,5 +56,5 @@ def check_num_levels(matcher: Matcher, num_levels: int) -> None:
     """
     if matcher.num_levels not in (None, num_levels):
         raise ValueError(
-            f"{type(matcher).__name__} is made for {matcher.num_levels} levels, but there are {num_levels} levels of candidates"
+            f"{type(matcher).__name__} is made for {matcher.num_levels} levels of candidates, but here it gets {num_levels}"
         )

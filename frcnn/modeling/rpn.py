@@ -281,7 +281,7 @@ def common_channels_and_strides(
     """The width that the maps a head reads have in common, and their strides.
 
     Raises:
-        ValueError: a name is not there, or the maps differ in width.
+        ValueError: a name is not there, the maps differ in width, or they do not go from fine to coarse.
     """
     shapes = shapes_of(in_features, feature_shapes)
     widths = sorted({shape.channels for shape in shapes})
@@ -289,7 +289,12 @@ def common_channels_and_strides(
         raise ValueError(
             f"in_features must all have the same number of channels, got {widths}: an FPN gives them one width"
         )
-    return widths[0], tuple(shape.stride for shape in shapes)
+    strides = tuple(shape.stride for shape in shapes)
+    if list(strides) != sorted(strides):  # sizes of anchors, given level by level, would go to the wrong levels
+        raise ValueError(
+            f"in_features must go from fine to coarse, but {', '.join(in_features)} have strides {strides}"
+        )
+    return widths[0], strides
 
 
 def _one_image(output: RPNOutput, image: int) -> RPNOutput:

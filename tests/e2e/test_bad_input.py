@@ -186,6 +186,18 @@ def test_a_file_that_cannot_be_a_config_names_the_line(refused, tmp_path, monkey
             "RegionProposalNetwork: in_features has p9, which is none of the feature maps p2, p3, p4",
         ),
         (
+            "model.proposal_generator.in_features=[p4, p3, p2]",
+            "RegionProposalNetwork: in_features must go from fine to coarse, but p4, p3, p2 have strides (16, 8, 4)",
+        ),
+        (
+            "model.proposal_generator.objectness_loss={name: SoftmaxCrossEntropy}",
+            "RegionProposalNetwork: objectness_loss must have one logit per anchor, SoftmaxCrossEntropy has 2",
+        ),
+        (
+            "model.roi_heads.in_features=[p2, p2]",
+            "StandardROIHeads: in_features must name each feature map once, got p2, p2",
+        ),
+        (
             "model.roi_heads.in_features=[p2, p9]",
             "StandardROIHeads: in_features has p9, which is none of the feature maps p2, p3, p4",
         ),

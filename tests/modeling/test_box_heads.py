@@ -61,3 +61,5 @@ def test_wrong_options_are_refused():
         TwoMLPHead(4, 7, width=0)
     with pytest.raises(ValueError, match="0 or more, got -1 and 1"):
         ConvBoxHead(4, 7, num_convs=-1)
+    with pytest.raises(ValueError, match="conv_channels and fc_width must be at least 1, got 0 and 1024"):
+        ConvBoxHead(4, 7, conv_channels=0)

@@ -252,7 +252,7 @@ def test_the_eval_path_can_be_exported():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"matcher": FCOSMatcher()}, "FCOSMatcher is made for 5 levels, but there are 2 levels of candidates"),
+        ({"matcher": FCOSMatcher()}, "FCOSMatcher is made for 5 levels of candidates, but here it gets 2"),
         ({"objectness_loss": SoftmaxCrossEntropy}, "objectness_loss must have one logit"),
         ({"in_features": ("p3", "p9")}, "in_features has p9, which is none of the feature maps p3, p4"),
         ({"prior_probability": 1.0}, "prior_probability must be between 0 and 1, got 1.0"),

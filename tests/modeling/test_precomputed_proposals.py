@@ -1,3 +1,6 @@
+from dataclasses import replace
+from functools import partial
+
 import pytest
 import torch
 
@@ -29,6 +32,17 @@ def test_the_first_are_taken():
     generator = PrecomputedProposals({}, top_n=TrainTest(train=3, test=2))
     assert generator({}, given)[0][0].index.tolist() == [0, 1, 2]
     assert generator.eval()({}, given)[0][0].index.tolist() == [0, 1]
+
+
+def test_fast_rcnn_trains_and_detects(tiny_detector, tiny_batch):
+    detector = tiny_detector(
+        "standard", "random", proposal_generator=partial(PrecomputedProposals, top_n=TrainTest(5, 5))
+    )
+    proposals = [torch.tensor([[18.0, 12.0, 78.0, 62.0], [0.0, 0.0, 30.0, 30.0]]), torch.zeros(0, 4)]
+    losses = detector(replace(tiny_batch, proposals=proposals)).losses
+    assert {name for name in losses if name.startswith("loss")} == {"loss_classifier", "loss_box_reg"}
+    assert losses["roi_heads/num_positive"] == 1  # one proposal and the object itself, over two images
+    assert len(detector.eval()(replace(tiny_batch, proposals=proposals, targets=None)).detections) == 2
 
 
 def test_images_without_proposals_are_told_where_to_get_them():

@@ -342,6 +342,20 @@ def test_focal_objectness_over_all_anchors_starts_small():
         assert loss["loss_objectness"].item() == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("in_features", "message"),
+    [
+        (("p4", "p3"), "must go from fine to coarse, but p4, p3 have strides"),
+        (("p3", "p3"), "must name each feature map once, got p3, p3"),
+        (("p3", "p9"), "in_features has p9, which is none of the feature maps p3, p4"),
+        ((), "in_features must name feature maps of p3, p4"),
+    ],
+)
+def test_levels_that_cannot_be_meant_are_refused(in_features, message):
+    with pytest.raises(ValueError, match=message):
+        build_pyramid_rpn(in_features=in_features)
+
+
 def test_a_prior_that_is_no_probability_is_refused():
     with pytest.raises(ValueError, match="prior_probability must be between 0 and 1, got 0"):
         ConvRPNHead(4, 3, prior_probability=0)
