@@ -21,7 +21,7 @@ from frcnn.engine.metrics import MetricsFile
 from frcnn.engine.options import StepFacts, TrainerOptions
 from frcnn.engine.roles import Hook, Schedule
 from frcnn.engine.signals import stop_on_signals
-from frcnn.engine.validation import Evaluation, TestSet, evaluate
+from frcnn.engine.validation import Evaluation, TestSet, check_evaluators, evaluate
 from frcnn.precision import autocast, gradient_scaler
 from frcnn.structures import Batch, DrawKey
 
@@ -102,6 +102,7 @@ class Trainer:
     def train(self) -> None:
         """Runs until the end, a stop, or an exception, which hooks see before the caller does."""
         self.schedule.check(self.max_iterations, self.epoch_length)
+        check_evaluators(self.model, self.test_sets)
         try:
             with stop_on_signals(self._interrupt):
                 self._call("before_train")

@@ -14,6 +14,7 @@ from frcnn.data.roles import Dataset
 from frcnn.errors import UserError
 from frcnn.evaluation.inference import run_inference
 from frcnn.evaluation.roles import EvaluationResult, Evaluator
+from frcnn.modeling.roles import Detector
 from frcnn.precision import Amp
 from frcnn.structures import Detections
 
@@ -81,6 +82,21 @@ def named_losses(losses: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     return named
 
 
+def check_evaluators(model: nn.Module, test_sets: Sequence[TestSet]) -> None:
+    """Asks every evaluator whether the model and its data set have what it measures, before anything runs.
+
+    Args:
+        model: a detector; of another module nobody knows what it gives.
+        test_sets: the sets.
+
+    Raises:
+        UserError: an evaluator asks for what the model or its data set lacks.
+    """
+    if isinstance(model, Detector):
+        for test_set in test_sets:
+            test_set.evaluator.check(model.detection_fields)
+
+
 def evaluate(
     model: nn.Module,
     test_sets: Sequence[TestSet],
@@ -102,7 +118,11 @@ def evaluate(
 
     Returns:
         the evaluation; metrics are the same on every process.
+
+    Raises:
+        UserError: an evaluator asks for what the model or its data set lacks.
     """
+    check_evaluators(model, test_sets)
     distributed.broadcast_buffers(model)
     results, detections, losses = {}, {}, {}
     for test_set in test_sets:

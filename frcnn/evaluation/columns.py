@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,12 +21,16 @@ class DetectionColumns:
         boxes: [D, 4] float64, x1 y1 x2 y2.
         scores: [D] float64.
         classes: [D] int64.
+        masks: D run lengths {"size", "counts"}; None where an image has detections and no pasted masks.
+        keypoints: [D, J, 3] float64 x, y, score; None where an image has detections and no keypoints.
     """
 
     image_ids: np.ndarray
     boxes: np.ndarray
     scores: np.ndarray
     classes: np.ndarray
+    masks: tuple[dict[str, Any], ...] | None = None
+    keypoints: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -43,16 +48,44 @@ class DetectionColumns:
             boxes=column("boxes", torch.float64, (4,)),
             scores=column("scores", torch.float64),
             classes=column("classes", torch.int64),
+            masks=_masks([found for found in detections.values() if len(found)]),
+            keypoints=_keypoints([found for found in detections.values() if len(found)]),
         )
 
     def where(self, mask: np.ndarray) -> DetectionColumns:
         """The detections for which `mask` [D] is true."""
-        return DetectionColumns(self.image_ids[mask], self.boxes[mask], self.scores[mask], self.classes[mask])
+        return self.at(np.flatnonzero(mask))
+
+    def at(self, index: np.ndarray) -> DetectionColumns:
+        """The detections at `index` [n], in its order."""
+        return DetectionColumns(
+            self.image_ids[index],
+            self.boxes[index],
+            self.scores[index],
+            self.classes[index],
+            None if self.masks is None else tuple(self.masks[i] for i in index.tolist()),
+            None if self.keypoints is None else self.keypoints[index],
+        )
 
     def is_finite(self) -> np.ndarray:
-        """[D] bool: neither the box nor the score holds NaN or an infinity."""
-        return np.isfinite(self.boxes).all(axis=1) & np.isfinite(self.scores)
+        """[D] bool: neither the box, the score nor a keypoint holds NaN or an infinity."""
+        finite = np.isfinite(self.boxes).all(axis=1) & np.isfinite(self.scores)
+        return finite if self.keypoints is None else finite & np.isfinite(self.keypoints).all(axis=(1, 2))
 
     def boxes_xywh(self) -> np.ndarray:
         """[D, 4]: x1, y1, width, height, the form of COCO files."""
         return np.concatenate([self.boxes[:, :2], self.boxes[:, 2:] - self.boxes[:, :2]], axis=1)
+
+
+def _masks(detections: list[Detections]) -> tuple[dict[str, Any], ...] | None:
+    encoded = [found.encoded_masks for found in detections if found.encoded_masks is not None]
+    if len(encoded) < len(detections):
+        return None
+    return tuple(masks.rle(i) for masks in encoded for i in range(len(masks)))
+
+
+def _keypoints(detections: list[Detections]) -> np.ndarray | None:
+    parts = [found.keypoints.detach().cpu().double() for found in detections if found.keypoints is not None]
+    if len(parts) < len(detections):
+        return None
+    return torch.cat(parts).numpy() if parts else np.zeros((0, 0, 3))

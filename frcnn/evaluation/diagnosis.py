@@ -25,6 +25,9 @@ from frcnn.evaluation.overlap import (
 )
 from frcnn.structures import Detections
 
+DIAGNOSED_BELOW = 0.1
+"""An AP under this, of 100, means that something is wrong rather than that the detector is weak."""
+
 LOW_SCORE = 0.1
 UNIFORM_SCORES = 0.01
 """A standard deviation of all scores below this is a detector that does not look at its image."""

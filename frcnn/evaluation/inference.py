@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from frcnn.distributed import all_gather_objects, gather_objects
+from frcnn.evaluation.encoding import with_encoded_masks
 from frcnn.modeling.modes import evaluation_mode
 from frcnn.precision import Amp, autocast
 from frcnn.structures import Batch, Detections, DrawKey, Output
@@ -20,8 +21,8 @@ class InferenceResult:
     """What a detector said of a data set.
 
     Args:
-        detections: image id -> Detections on the CPU, in the pixels of the original images; each image once; empty on
-            processes other than the main one.
+        detections: image id -> Detections on the CPU, in the pixels of the original images, masks as run lengths; each
+            image once; empty on processes other than the main one.
         losses: name -> the mean over images, the same on every process; empty unless they were asked for.
     """
 
@@ -105,13 +106,14 @@ class _LossSums:
 def _by_image(batch: Batch, output: Output) -> dict[int, Detections]:
     if output.detections is None:
         raise ValueError("the detector returned no detections in evaluation mode; expected one Detections an image")
-    return {int(image_id): _on_cpu(found) for image_id, found in zip(batch.image_ids, output.detections, strict=True)}
+    found_in_images = zip(batch.image_ids, output.detections, batch.original_sizes, strict=True)
+    return {int(image_id): with_encoded_masks(_on_cpu(found), size) for image_id, found, size in found_in_images}
 
 
 def _on_cpu(found: Detections) -> Detections:
     """A copy that owns its memory: a slice would keep, and send to other processes, the tensor it was cut from."""
     columns: dict[str, Any] = {field.name: getattr(found, field.name) for field in fields(found)}
-    return replace(
-        found,
-        **{name: value.detach().cpu().clone() for name, value in columns.items() if isinstance(value, Tensor)},
-    )
+    copies: dict[str, Any] = {
+        name: value.detach().cpu().clone() for name, value in columns.items() if isinstance(value, Tensor)
+    }
+    return replace(found, **copies)

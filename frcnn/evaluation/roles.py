@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from frcnn.config import Registry
@@ -21,11 +21,13 @@ class ClassMetrics:
         name: of the class.
         num_objects: in the ground truth, crowds not counted.
         metrics: "AP", "AP50", ...
+        task: what they are of: "bbox", "segm", "keypoints".
     """
 
     name: str
     num_objects: int
     metrics: Metrics
+    task: str = "bbox"
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class EvaluationResult:
 
     Args:
         metrics: "bbox/AP", "bbox/AP50", ...
-        per_class: one row a class, in the order of the data set's categories.
+        per_class: one row a class and task, in the order of the data set's categories.
         notes: sentences a person should read beside the numbers, such as why an AP is 0.
     """
 
@@ -43,14 +45,16 @@ class EvaluationResult:
     notes: Sequence[str] = field(default_factory=tuple)
 
     def table(self, max_classes: int = 100) -> str:
-        """The numbers as aligned text: a summary, a row for each class, then the notes.
+        """The numbers as aligned text: a summary, a row for each class, task by task, then the notes.
 
         Args:
             max_classes: with more classes than this, the rest are counted and not listed.
         """
         blocks = [_summary_table(self.metrics)]
-        if self.per_class:
-            blocks.append(_class_table(self.per_class, max_classes))
+        tasks = list(dict.fromkeys(row.task for row in self.per_class))
+        for task in tasks:
+            table = _class_table([row for row in self.per_class if row.task == task], max_classes)
+            blocks.append(f"{task}\n{table}" if len(tasks) > 1 else table)
         if self.notes:
             blocks.append("\n".join(f"note: {note}" for note in self.notes))
         return "\n\n".join(blocks)
@@ -70,6 +74,16 @@ class Evaluator:
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
+
+    def check(self, detection_fields: Collection[str]) -> None:
+        """Asked once, before anything runs: do the model and the data set have what these metrics need?
+
+        Args:
+            detection_fields: what the model fills beside boxes, scores and classes: "masks", "keypoints".
+
+        Raises:
+            UserError: one of the two lacks something; the message says what, and what to do.
+        """
 
     def __call__(self, detections: Mapping[int, Detections], *, weights_loaded: bool | None = None) -> EvaluationResult:
         """Compares detections with the data set's ground truth.
@@ -93,11 +107,14 @@ def format_metric(value: float | None) -> str:
 def _summary_table(metrics: Metrics) -> str:
     """One line of names and one of values for each task ("bbox", "segm", ...)."""
     lines = []
-    for task in dict.fromkeys(key.split("/")[0] for key in metrics):
+    tasks = list(dict.fromkeys(key.split("/")[0] for key in metrics))
+    width = max([6, *(len(task) for task in tasks)])
+    for task in tasks:
         names = [key for key in metrics if key.split("/")[0] == task]
         cells = [(name.removeprefix(f"{task}/"), format_metric(metrics[name])) for name in names]
-        lines.append(task.ljust(6) + "".join(name.rjust(8) for name, _ in cells))
-        lines.append(" " * 6 + "".join(value.rjust(8) for _, value in cells))
+        columns = [max(8, len(name) + 2) for name, _ in cells]
+        lines.append(task.ljust(width) + "".join(cell[0].rjust(n) for cell, n in zip(cells, columns, strict=True)))
+        lines.append(" " * width + "".join(cell[1].rjust(n) for cell, n in zip(cells, columns, strict=True)))
     return "\n".join(lines)
 
 

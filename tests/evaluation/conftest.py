@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +24,22 @@ class MemoryDataset(Dataset):
 
     def ground_truth(self) -> GroundTruth:
         return self.truth
+
+
+@pytest.fixture(scope="session")
+def in_memory() -> type[MemoryDataset]:
+    """in_memory(ground truth) -> Dataset."""
+    return MemoryDataset
+
+
+@pytest.fixture(scope="session")
+def coco_val2014_100() -> Path:
+    """The folder of 100 annotated COCO images (without pictures) and results that COCO publishes for them."""
+    roots = [os.environ.get("FRCNN_DATASETS"), Path(__file__).parents[3] / "shared" / "datasets"]
+    for folder in [Path(root) / "coco_val2014_100" for root in roots if root]:
+        if folder.is_dir():
+            return folder
+    pytest.skip("coco_val2014_100 is neither under FRCNN_DATASETS nor under ../shared/datasets")
 
 
 @pytest.fixture

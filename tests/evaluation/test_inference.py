@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import torch.multiprocessing as mp
+from pycocotools import mask as coco_mask
 from torch import Tensor, nn
 
 from frcnn.evaluation.inference import run_inference
@@ -128,3 +131,27 @@ def test_of_two_processes_the_main_one_has_every_image_exactly_once_and_both_hav
         rank, scores, losses = results.get()
         assert scores == ({i: pytest.approx([i / 255]) for i in (1, 2, 3, 4)} if rank == 0 else {})
         assert losses == {"loss_count": pytest.approx((1 + 2 + 3 + 4 + 1) / 5)}
+
+
+class LeftHalf(Brightness):
+    """Finds one object in the box 2, 2, 6, 6 of each image, whose mask is the left half of the box."""
+
+    def forward(self, batch: Batch) -> Output:
+        mask = torch.zeros(1, 28, 28)
+        mask[:, :, :14] = 1
+        boxes, keypoints = torch.tensor([[2.0, 2.0, 6.0, 6.0]]), torch.tensor([[[3.0, 4.0, 0.5]]])
+        one = torch.zeros(1, dtype=torch.int64)
+        found = Detections(boxes, torch.ones(1), one, one, masks=mask, keypoints=keypoints)
+        return Output([found] * len(batch), {})
+
+
+def test_masks_are_pasted_into_the_original_image_and_kept_as_run_lengths():
+    """Of the 8 x 10 image the object covers rows 2 to 5 and columns 2 and 3."""
+    batch = replace(batch_of([1]), original_sizes=[(8, 10)])
+    found = run_inference(LeftHalf(), [batch], "cpu").detections[1]
+    assert found.masks is None
+    assert len(found.encoded_masks.counts[0]) < 10
+    expected = np.zeros((8, 10), np.uint8)
+    expected[2:6, 2:4] = 1
+    np.testing.assert_array_equal(coco_mask.decode(found.encoded_masks.rle(0)), expected)
+    assert found.keypoints.tolist() == [[[3.0, 4.0, 0.5]]]
