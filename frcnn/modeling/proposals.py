@@ -113,6 +113,10 @@ class SuppressProposals(nn.Module):
             raise ValueError(f"min_size must be at least 0, got {min_size}")
         if not 0 <= score_thresh <= 1:
             raise ValueError(f"score_thresh must be in [0, 1], got {score_thresh}")
+        if nms.needs_probabilities and nms_on != "probability":
+            raise ValueError(
+                f"{type(nms).__name__} needs scores in 0..1, got nms_on {nms_on!r}: set nms_on: probability"
+            )
         self.nms = nms
         self.top_n = top_n
         self.min_size = min_size

@@ -12,7 +12,7 @@ from frcnn.config import Factory
 from frcnn.modeling.features import check_num_levels, shapes_of
 from frcnn.modeling.modes import unobserved
 from frcnn.modeling.postprocess import Postprocess, SelectDetections
-from frcnn.modeling.roi_sampling import candidate_boxes, sample_rois, sampling_counts
+from frcnn.modeling.roi_sampling import candidate_boxes, moved_rois, sample_rois, sampling_counts
 from frcnn.modeling.roles import (
     ROI_HEADS,
     BoxHead,
@@ -134,6 +134,8 @@ class StandardROIHeads(BoxROIHeads):
         postprocess: from scored boxes to detections.
         branches: what follows the boxes, by name: masks, keypoints.
         append_gt: whether ground truths are added to the proposals in training.
+        train_on_pred_boxes: whether branches are trained on the boxes that the predictor made of the sampled proposals,
+            as they will be used, and not on the proposals.
     """
 
     def __init__(
@@ -150,6 +152,7 @@ class StandardROIHeads(BoxROIHeads):
         postprocess: Postprocess,
         branches: dict[str, Factory[ROIBranch]],
         append_gt: bool = True,
+        train_on_pred_boxes: bool = False,
     ) -> None:
         super().__init__(
             feature_shapes,
@@ -159,6 +162,7 @@ class StandardROIHeads(BoxROIHeads):
             postprocess=postprocess,
             append_gt=append_gt,
         )
+        self.train_on_pred_boxes = train_on_pred_boxes
         self.matcher = matcher
         check_num_levels(matcher, 1)
         self.sampler = sampler
@@ -181,8 +185,14 @@ class StandardROIHeads(BoxROIHeads):
     ) -> tuple[dict[str, Tensor], list[Rois]]:
         rois = self.select_training_samples(features, proposals, batch)
         class_logits, deltas = self.run_head(features, [r.boxes for r in rois])
-        losses = self.box_predictor.losses(class_logits, deltas, rois)
-        return losses | sampling_counts(rois, self.num_classes), rois
+        losses = self.box_predictor.losses(class_logits, deltas, rois) | sampling_counts(rois, self.num_classes)
+        if self.train_on_pred_boxes:
+            boxes_per_image = [r.boxes for r in rois]
+            scored = scored_boxes(
+                self.box_predictor, class_logits.detach(), deltas.detach(), boxes_per_image, batch.image_sizes
+            )
+            rois = list(map(moved_rois, rois, scored))
+        return losses, rois
 
     def select_training_samples(self, features: Features, proposals: Sequence[Proposals], batch: Batch) -> list[Rois]:
         """Adds the ground truths to the proposals, matches both with them, and samples.

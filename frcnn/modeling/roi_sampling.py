@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from frcnn.modeling.modes import unobserved
 from frcnn.modeling.roles import BoxPredictor, Sampler
-from frcnn.structures import POSITIVE_LABEL, Batch, Candidates, Matches, Proposals, Rois, Targets
+from frcnn.ops.boxes import large_mask
+from frcnn.structures import POSITIVE_LABEL, Batch, Candidates, Matches, Proposals, Rois, ScoredBoxes, Targets
 
 RunHead = Callable[[Sequence[Tensor]], tuple[Tensor, Tensor]]
 """B x boxes [r, 4] -> class_logits [R, num_logits], deltas [R, 4K or 4]."""
@@ -93,6 +95,20 @@ def label_candidates(boxes: Tensor, matches: Matches, targets: Targets, num_clas
         gt_index=matches.gt_index,
         index=torch.arange(len(boxes), device=boxes.device),
     )
+
+
+def moved_rois(rois: Rois, scored: ScoredBoxes) -> Rois:
+    """The ROIs of one image where the box of each one's true class is, without those that are empty there.
+
+    Background has no box of its own and takes that of the last class, as in detectron2; no branch looks at it.
+
+    Args:
+        rois: r ROIs.
+        scored: what the predictor says of them.
+    """
+    column = rois.classes.clamp(max=scored.boxes.shape[1] - 1)
+    boxes = scored.boxes[torch.arange(len(rois), device=column.device), column]  # [r, 4]
+    return replace(rois, boxes=boxes).select(large_mask(boxes))
 
 
 def sampling_counts(rois: Sequence[Rois], num_classes: int, suffix: str = "") -> dict[str, Tensor]:

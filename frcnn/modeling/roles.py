@@ -199,7 +199,12 @@ class ClassLoss(Role):
 
 
 class NMS(Role):
-    """() | (boxes [n, 4], scores [n], classes [n]) -> index [k], scores [k], best first."""
+    """() | (boxes [n, 4], scores [n], classes [n]) -> index [k], scores [k], best first.
+
+    `needs_probabilities` says that scores must lie in 0..1, because they are changed and not only ranked.
+    """
+
+    needs_probabilities: bool = False
 
     def forward(self, boxes: Tensor, scores: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
         return super().forward(boxes, scores, classes)

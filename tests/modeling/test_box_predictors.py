@@ -4,16 +4,25 @@ from functools import partial
 import pytest
 import torch
 
-from frcnn.modeling.box_predictors import FastRCNNPredictor, fastrcnn_loss
-from frcnn.modeling.losses import BinaryCrossEntropy, GIoULoss, L1Loss, SoftmaxCrossEntropy
+from frcnn.modeling.box_predictors import CosinePredictor, FastRCNNPredictor, fastrcnn_loss
+from frcnn.modeling.losses import (
+    BinaryCrossEntropy,
+    EqualizationLoss,
+    FederatedLoss,
+    GIoULoss,
+    L1Loss,
+    SeesawLoss,
+    SigmoidFocalLoss,
+    SoftmaxCrossEntropy,
+)
 from frcnn.ops.boxes import BoxCoder
 from frcnn.structures import Rois
 
 K = 3
 
 
-def make(class_loss=SoftmaxCrossEntropy, box_loss=None, **options):
-    return FastRCNNPredictor(
+def make(class_loss=SoftmaxCrossEntropy, box_loss=None, component=FastRCNNPredictor, **options):
+    return component(
         8,
         K,
         box_coder=BoxCoder((10, 10, 5, 5)),
@@ -137,3 +146,70 @@ def test_the_free_function_divides_by_what_it_is_given():
         box_loss=L1Loss(),
     )
     assert losses["loss_classifier"].item() == pytest.approx(2 * math.log(4) / 10)
+
+
+LONG_TAIL = [
+    SigmoidFocalLoss,
+    SeesawLoss,
+    FederatedLoss,
+    partial(EqualizationLoss, class_counts=(1, 1000, 1000)),
+]
+
+
+@pytest.mark.parametrize("component", [FastRCNNPredictor, CosinePredictor])
+@pytest.mark.parametrize("class_loss", LONG_TAIL)
+def test_losses_of_long_tails_train_any_predictor(class_loss, component):
+    predictor = make(class_loss, component=component)
+    features = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
+    sampled = rois([0, 2, K, K])
+    for given in (sampled, rois([K] * 4)):
+        losses = predictor.losses(*predictor(features), [given])
+        sum(losses.values()).backward()
+        assert all(loss.isfinite() for loss in losses.values())
+        assert predictor.cls_score.weight.grad.isfinite().all()
+    scored = predictor.decode(*predictor(features), sampled.boxes)
+    assert scored.scores.shape == (4, K)
+    assert ((scored.scores >= 0) & (scored.scores <= 1)).all()
+    losses = predictor.losses(*predictor(features[:0]), [rois([])])
+    assert losses["loss_classifier"] == losses["loss_box_reg"] == 0
+
+
+def test_the_prior_is_what_classes_score_before_training():
+    predictor = make(BinaryCrossEntropy, prior_probability=0.01)
+    nn_zero = torch.zeros(2, 8)
+    torch.testing.assert_close(predictor.class_loss.scores(predictor(nn_zero)[0]), torch.full((2, K), 0.01))
+    softmax = make(prior_probability=0.01)
+    scores = softmax.class_loss.scores(softmax(nn_zero)[0])
+    torch.testing.assert_close(scores, torch.full((2, K), 0.01 / 0.99 / (1 + K * 0.01 / 0.99)))
+    with pytest.raises(ValueError, match="prior_probability must be between 0 and 1, got 0"):
+        make(prior_probability=0.0)
+
+
+def test_cosine_by_hand():
+    predictor = make(component=CosinePredictor, temperature=10.0)
+    with torch.no_grad():
+        predictor.cls_score.weight.zero_()
+        predictor.cls_score.weight[0, 0] = 5.0  # along the first axis
+        predictor.cls_score.weight[1, :2] = torch.tensor([0.3, 0.4])  # 3, 4 and 5
+        predictor.cls_score.bias[2] = 1.5
+    features = torch.zeros(2, 8)
+    features[0, 0] = 100.0
+    class_logits, deltas = predictor(features)
+    torch.testing.assert_close(class_logits, torch.tensor([[10.0, 6.0, 1.5, 0.0], [0.0, 0.0, 1.5, 0.0]]))
+    assert deltas.shape == (2, 4 * K)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(predictor(features)[0], class_logits)
+    assert make(component=CosinePredictor, class_agnostic=True).bbox_pred.out_features == 4
+    with pytest.raises(ValueError, match="temperature must be above 0, got -1"):
+        make(component=CosinePredictor, temperature=-1)
+
+
+def test_cosine_starts_as_the_linear_predictor_and_does_not_feel_the_length_of_features():
+    torch.manual_seed(0)
+    linear = make()
+    torch.manual_seed(0)
+    cosine = make(component=CosinePredictor)
+    assert torch.equal(linear.cls_score.weight, cosine.cls_score.weight)
+    features = torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(cosine(features)[0], cosine(features * 7)[0])
+    assert cosine(features)[0].abs().max() <= 20

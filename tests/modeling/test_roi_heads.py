@@ -307,6 +307,34 @@ def test_branches_follow_the_boxes():
     torch.testing.assert_close(shrunk[0].boxes, plain[0].boxes / 2)
 
 
+def test_branches_may_be_trained_on_the_predicted_boxes():
+    seen = []
+
+    class Watch(ROIBranch):
+        def forward(self, features, rois, targets, shared=None):
+            seen.extend(rois)
+            return {}
+
+    def run(**options):
+        seen.clear()
+        heads = make(sampler=AllSampler(), branches={"watch": lambda *wiring: Watch()}, **options)
+        with torch.no_grad():
+            heads.box_predictor.bbox_pred.bias[4] = 15.0  # class 1 moves by one and a half widths
+            heads.box_predictor.bbox_pred.weight.zero_()
+        losses = heads(features(1), proposals([[8, 8, 40, 32], [58, 50, 64, 60]]), batch(targets([(OBJECT, 1)]), 1))[1]
+        return losses, seen[0]
+
+    losses, sampled = run()
+    losses_too, moved = run(train_on_pred_boxes=True)
+    assert losses == losses_too
+    assert sampled.boxes.tolist() == [[8, 8, 40, 32], OBJECT, [58, 50, 64, 60]]
+    # Both positives moved by 48 px and were clipped; background moved out of the image, and is left out.
+    torch.testing.assert_close(moved.boxes, torch.tensor([[56.0, 8, 64, 32], [56, 8, 64, 40]]))
+    assert moved.index.tolist() == [0, 2]
+    assert torch.equal(moved.gt_boxes, sampled.gt_boxes[:2])
+    assert not moved.boxes.requires_grad
+
+
 def test_unknown_feature_names_are_refused():
     with pytest.raises(ValueError, match=r"in_features has p7, which is none of the feature maps p2, p3"):
         make(in_features=("p2", "p7"))

@@ -18,7 +18,7 @@ from frcnn.modeling.losses import (
     SoftmaxCrossEntropy,
 )
 from frcnn.modeling.matchers import ATSSMatcher, IoUMatcher
-from frcnn.modeling.nms import NMS
+from frcnn.modeling.nms import NMS, SoftNMS
 from frcnn.modeling.proposals import TrainTest
 from frcnn.modeling.roles import Matcher, RPNHead, RPNOutput
 from frcnn.modeling.rpn import RegionProposalNetwork
@@ -376,6 +376,14 @@ def test_images_may_have_anchors_of_their_own():
     first, second = rpn.eval().filter_proposals(anchors, head.output, batch.image_sizes)
     assert first.boxes.tolist() == [[0, 0, 16, 16], [16, 0, 32, 16]]
     assert second.boxes.tolist() == [[16, 0, 32, 16], [32, 0, 48, 16]]
+
+
+def test_soft_nms_ranks_by_probability_or_is_refused():
+    rpn, features = build_pyramid_rpn(nms=SoftNMS(), nms_on="probability")
+    proposals, _ = rpn(features, make_batch((64, 64), SIZES, GT_BOXES))
+    assert all(len(p) for p in proposals)
+    with pytest.raises(ValueError, match=r"SoftNMS needs scores in 0\.\.1, got nms_on 'logit': set nms_on: probability"):
+        build_pyramid_rpn(nms=SoftNMS())
 
 
 def test_a_matcher_may_ask_what_the_model_says():

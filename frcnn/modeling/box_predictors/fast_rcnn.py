@@ -1,7 +1,8 @@
-"""Box predictors: the last layers of the second stage, their losses, and the boxes and scores they stand for."""
+"""The predictor of Fast R-CNN: two linear layers, their losses, and the boxes and scores they stand for."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -26,6 +27,8 @@ class FastRCNNPredictor(BoxPredictor):
         class_agnostic: one box for all classes instead of one each.
         init: normal draws the weights with standard deviation 0.01 (classes) and 0.001 (boxes) and zeroes the biases;
             pytorch leaves them as `nn.Linear` draws them (torchvision).
+        prior_probability: of each class before training, set by the biases; sigmoid losses over many classes ask for 0.01
+            or so, or the easy negatives drown the rest at the start; null leaves the biases as `init` says.
     """
 
     def __init__(
@@ -38,8 +41,11 @@ class FastRCNNPredictor(BoxPredictor):
         box_loss: BoxLoss,
         class_agnostic: bool = False,
         init: Literal["normal", "pytorch"] = "normal",
+        prior_probability: float | None = None,
     ) -> None:
         super().__init__()
+        if prior_probability is not None and not 0 < prior_probability < 1:
+            raise ValueError(f"prior_probability must be between 0 and 1, got {prior_probability}")
         self.num_classes = num_classes
         self.box_coder = box_coder
         self.class_loss = class_loss(num_classes)
@@ -50,6 +56,9 @@ class FastRCNNPredictor(BoxPredictor):
             for layer, std in ((self.cls_score, 0.01), (self.bbox_pred, 0.001)):
                 nn.init.normal_(layer.weight, std=std)
                 nn.init.zeros_(layer.bias)
+        if prior_probability is not None:
+            log_odds = math.log(prior_probability / (1 - prior_probability))
+            nn.init.constant_(self.cls_score.bias[:num_classes], log_odds)
 
     def forward(self, box_features: Tensor) -> tuple[Tensor, Tensor]:
         """[R, in_channels] -> class_logits [R, num_logits] and deltas [R, 4K or 4], float32."""
