@@ -6,6 +6,7 @@ import importlib
 
 COMPONENT_MODULES = (
     "frcnn.data.coco",
+    "frcnn.data.mixing",
     "frcnn.data.transforms",
     "frcnn.modeling.anchors",
     "frcnn.modeling.backbones",

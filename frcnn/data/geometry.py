@@ -54,6 +54,11 @@ def flip(sample: Sample) -> Sample:
     return replace(moved, keypoints=moved.keypoints[:, moved.keypoint_mirror])
 
 
+def shift(sample: Sample, image: np.ndarray, x: int, y: int) -> Sample:
+    """The sample's objects as a part of another image, x pixels further right and y further down."""
+    return _moved(sample, image, (1.0, 1.0), (float(x), float(y)))
+
+
 def crop(sample: Sample, x: int, y: int, width: int, height: int, min_area_left: float = 0.0) -> Sample:
     """The sample seen through a window whose upper left corner is at (x, y).
 

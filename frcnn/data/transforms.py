@@ -63,7 +63,7 @@ class RandomHorizontalFlip(Transform):
     """
 
     def __init__(self, *, probability: float = 0.5) -> None:
-        _check_fraction("probability", probability)
+        check_fraction("probability", probability)
         self.probability = probability
 
     def __call__(self, sample: Sample, rng: np.random.Generator, others: Others) -> Sample:
@@ -92,7 +92,7 @@ class RandomCrop(Transform):
         if min(size) <= 0 or (mode != "absolute" and max(size) > 1):
             expected = "above 0 pixels" if mode == "absolute" else "in (0, 1]"
             raise ValueError(f"size must be {expected} with mode: {mode}, got {list(size)}")
-        _check_fraction("min_area_left", min_area_left)
+        check_fraction("min_area_left", min_area_left)
         self.size = size
         self.mode = mode
         self.min_area_left = min_area_left
@@ -164,7 +164,7 @@ class FixedSizeCrop(Transform):
             raise ValueError(f"size must be at least 1 pixel, got {list(size)}")
         if min(pad_value) < 0 or max(pad_value) > 255:
             raise ValueError(f"pad_value must be in 0..255, got {list(pad_value)}")
-        _check_fraction("min_area_left", min_area_left)
+        check_fraction("min_area_left", min_area_left)
         self.size = size
         self.pad = pad
         self.pad_value = pad_value
@@ -214,6 +214,6 @@ class ColorJitter(Transform):
         return replace(sample, image=opencv().transform(sample.image, matrix))
 
 
-def _check_fraction(name: str, value: float) -> None:
+def check_fraction(name: str, value: float) -> None:
     if not 0 <= value <= 1:
         raise ValueError(f"{name} must be in [0, 1], got {value}")
