@@ -144,7 +144,8 @@ class BitmapMask(Mask):
         if not self.pixels.size:
             return Raster(np.zeros((y2 - y1, x2 - x1), np.uint8), x1, y1)
         cv2 = opencv()
-        sides = self.box[2] - self.box[0], self.box[3] - self.box[1]
+        box = _at_least_a_pixel(self.box)
+        sides = box[2] - box[0], box[3] - box[1]
         source = np.ascontiguousarray(self.pixels) * np.uint8(255)
         # Bilinear sampling alone would leave out most pixels of a mask that shrinks.
         smaller = [max(1, min(have, round(side))) for have, side in zip(source.shape[::-1], sides, strict=True)]
@@ -154,8 +155,8 @@ class BitmapMask(Mask):
         # From the centre of a pixel of the window to the centres of the source's pixels, which OpenCV counts from 0.
         to_source = np.array(
             [
-                [step_x, 0, (x1 + 0.5 - self.box[0]) * step_x - 0.5],
-                [0, step_y, (y1 + 0.5 - self.box[1]) * step_y - 0.5],
+                [step_x, 0, (x1 + 0.5 - box[0]) * step_x - 0.5],
+                [0, step_y, (y1 + 0.5 - box[1]) * step_y - 0.5],
             ]
         )
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
@@ -176,6 +177,13 @@ def _window(box: Box, height: int, width: int) -> tuple[int, int, int, int]:
     x2 = int(np.clip(np.ceil(box[2]) + MARGIN, x1 + 1, width))
     y2 = int(np.clip(np.ceil(box[3]) + MARGIN, y1 + 1, height))
     return x1, y1, x2, y2
+
+
+def _at_least_a_pixel(box: Box) -> Box:
+    """The box widened about its centre, so that it holds the centre of a pixel."""
+    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    half_width, half_height = max(box[2] - box[0], 1.0) / 2, max(box[3] - box[1], 1.0) / 2
+    return x - half_width, y - half_height, x + half_width, y + half_height
 
 
 def _shifted_on_grid(polygon: np.ndarray, corner: np.ndarray) -> np.ndarray:
