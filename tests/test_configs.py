@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from frcnn.assembly import build_model
 from frcnn.config import check_components
@@ -16,9 +17,9 @@ FILES = sorted(
     path.relative_to(ROOT).as_posix()
     for folder in ("configs", "projects")
     for path in (ROOT / folder).rglob("*.yaml")
-    if path.parent.name != "_base_"
+    if "_base_" not in path.parts
 )
-BASES = sorted((ROOT / "configs" / "_base_").glob("*.yaml"))
+BASES = sorted((ROOT / "configs" / "_base_").rglob("*.yaml"))
 CATEGORIES = tuple(Category(number, f"class {number}") for number in range(1, 4))
 
 
@@ -86,8 +87,9 @@ def test_no_two_write_to_one_folder():
 def test_every_base_is_stood_on_by_something():
     stood_on = set()
     for path in (path for folder in ("configs", "projects") for path in (ROOT / folder).rglob("*.yaml")):
-        bases = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("_BASE_:")]
-        stood_on |= {(path.parent / line.split()[1]).resolve() for line in bases}
+        bases = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader).get("_BASE_", [])
+        bases = bases if isinstance(bases, list) else [bases]
+        stood_on |= {(path.parent / base).resolve() for base in bases}
     assert {path.resolve() for path in BASES} <= stood_on
 
 

@@ -1,6 +1,6 @@
 """Merging: a file stands on its `_BASE_`, and an argument of the command line on both.
 
-The child wins key by key; lists are replaced whole; a node that names another component starts afresh.
+Of several bases each wins over those before it, and the child over all. The child wins key by key; lists are replaced whole; a node that names another component starts afresh.
 """
 
 from __future__ import annotations
@@ -106,12 +106,15 @@ def _load_text(text: str, source: str, chain: tuple[Path, ...], problems: list[P
     base = node.entries.get(BASE_KEY)
     if base is None:
         return node
-    node = node.without(BASE_KEY)
-    if not isinstance(base, Scalar) or base.is_null:
-        problems.append(Problem(base.mark, BASE_KEY, "expected one path, relative to this file"))
-        return node
-    path = os.path.normpath(os.path.join(os.path.dirname(source), os.path.expanduser(base.text)))
-    merged = merge(_load_file(path, base.mark, chain, problems), node)
+    bases = base.items if isinstance(base, ListNode) else (base,)
+    merged: Node = MapNode(mark, {}, {})
+    for named in bases:
+        if not isinstance(named, Scalar) or named.is_null:
+            problems.append(Problem(named.mark, BASE_KEY, "expected a path, relative to this file, or a list of them"))
+            continue
+        path = os.path.normpath(os.path.join(os.path.dirname(source), os.path.expanduser(named.text)))
+        merged = merge(merged, _load_file(path, named.mark, chain, problems))
+    merged = merge(merged, node.without(BASE_KEY))
     assert isinstance(merged, MapNode)
     return merged
 

@@ -102,6 +102,17 @@ def test_bases_are_relative_to_their_file_and_marks_name_it():
     assert [str(root.entries[key].mark) for key in "xyz"] == ["b/root.yaml:1", "a/middle.yaml:3", "child.yaml:2"]
 
 
+def test_of_several_bases_each_wins_over_those_before_it():
+    Path("model.yaml").write_text("a: {x: 1, y: 1}\nb: 1\n")
+    Path("data.yaml").write_text("a: {y: 2, z: 2}\n")
+    Path("child.yaml").write_text("_BASE_: [model.yaml, data.yaml]\na: {z: 3}\n")
+    assert plain(load_tree("child.yaml").root) == {"a": {"x": "1", "y": "2", "z": "3"}, "b": "1"}
+    Path("wrong.yaml").write_text("_BASE_: [model.yaml, ~]\n")
+    assert [str(problem) for problem in load_tree("wrong.yaml").problems] == [
+        "wrong.yaml:1: _BASE_: expected a path, relative to this file, or a list of them"
+    ]
+
+
 def test_a_base_that_is_missing_or_stands_on_its_child_is_named():
     Path("lost.yaml").write_text("x: 1\n_BASE_: nowhere.yaml\n")
     with pytest.raises(ConfigError, match=r"^lost.yaml:2: _BASE_: nowhere.yaml: No such file or directory$"):
