@@ -43,7 +43,9 @@ def evaluate_with_hotcoco(problem: CocoProblem) -> PrecisionRecall:
         {"images": problem.images, "annotations": problem.annotations, "categories": problem.categories}
     )
     found = problem.rows if problem.shapes is None else results_of(problem)
-    evaluation = hotcoco.COCOeval(ground_truth, ground_truth.load_res(found), problem.task)
+    evaluation = hotcoco.COCOeval(
+        ground_truth, ground_truth.load_res(found), problem.task, lvis_style=problem.federated
+    )
     parameters = evaluation.params
     parameters.max_dets = list(problem.limits)
     parameters.use_cats = problem.by_class

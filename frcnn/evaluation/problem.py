@@ -29,6 +29,8 @@ class CocoProblem:
         limits: the most detections of an image (and class) that count, ascending.
         by_class: whether a detection must have the class of the object.
         oks_sigmas: J of them, for keypoints.
+        federated: whether each image was searched for some classes only, as LVIS's were; images then have
+            "neg_category_ids" and "not_exhaustive_category_ids", and categories a "frequency".
     """
 
     task: Task
@@ -40,6 +42,7 @@ class CocoProblem:
     limits: tuple[int, ...] = (1, 10, 100)
     by_class: bool = True
     oks_sigmas: tuple[float, ...] = ()
+    federated: bool = False
 
 
 def image_numbers(ground_truth: GroundTruth) -> np.ndarray:
