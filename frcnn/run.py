@@ -19,6 +19,7 @@ from frcnn.assembly import (
     build_train_loader,
     require_data_for,
 )
+from frcnn.checkpoint.adapted import named_as_in
 from frcnn.checkpoint.conventions import advice
 from frcnn.checkpoint.load import (
     class_dependent_names,
@@ -166,7 +167,7 @@ def _initialise(model: Detector, source: str, config: Config, experiment: Any, c
     same_classes = weights.class_names in (None, names)
     report = load_weights(
         model,
-        res5_where_the_model_has_it(weights.state_dict, model),
+        res5_where_the_model_has_it(named_as_in(model, weights), model),
         source=source,
         strict=False,
         class_heads=class_dependent_names(experiment.model, len(categories)),

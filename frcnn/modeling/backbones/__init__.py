@@ -7,6 +7,8 @@ from frcnn.modeling.backbones.regnet import RegNet
 from frcnn.modeling.backbones.resnet import ResNet, ResNetStage
 from frcnn.modeling.backbones.resnext import ResNeXt
 from frcnn.modeling.backbones.swin import SwinTransformer
+from frcnn.modeling.backbones.timm_adapter import TimmBackbone
+from frcnn.modeling.backbones.torchvision_adapter import TorchvisionBackbone
 from frcnn.modeling.backbones.vit import ViT
 
 __all__ = [
@@ -19,5 +21,7 @@ __all__ = [
     "ResNet",
     "ResNetStage",
     "SwinTransformer",
+    "TimmBackbone",
+    "TorchvisionBackbone",
     "ViT",
 ]
