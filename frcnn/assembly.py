@@ -111,7 +111,13 @@ def build_train_loader(experiment: Experiment, *, start_batch: int, pin_memory: 
         aspect_ratio_grouping=train.aspect_ratio_grouping,
         pin_memory=pin_memory,
         start_method=train.start_method,
+        image_sampler=None if train.image_sampler is None else train.image_sampler(train.dataset),
     )
+
+
+def epoch_length(experiment: Experiment) -> float:
+    """Batches in an epoch, which need not be a whole number."""
+    return build_train_loader(experiment, start_batch=0, pin_memory=False).epoch_length
 
 
 def check_same_categories(where: str, found: Sequence[Category], expected: Sequence[Category]) -> None:

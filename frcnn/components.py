@@ -6,7 +6,9 @@ import importlib
 
 COMPONENT_MODULES = (
     "frcnn.data.coco",
+    "frcnn.data.image_samplers",
     "frcnn.data.mixing",
+    "frcnn.data.subsets",
     "frcnn.data.transforms",
     "frcnn.modeling.anchors",
     "frcnn.modeling.backbones",
@@ -34,6 +36,9 @@ COMPONENT_MODULES = (
     "frcnn.modeling.rpn_head",
     "frcnn.modeling.samplers",
     "frcnn.evaluation.coco",
+    "frcnn.evaluation.lvis",
+    "frcnn.evaluation.proposals",
+    "frcnn.evaluation.voc",
     "frcnn.engine.hooks",
     "frcnn.engine.optim",
     "frcnn.engine.schedules",

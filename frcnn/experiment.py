@@ -31,7 +31,7 @@ from frcnn.config import (
     parse_tree,
     read,
 )
-from frcnn.data.roles import Dataset, Transform
+from frcnn.data.roles import Dataset, ImageSampler, Transform
 from frcnn.engine.options import TrainerOptions
 from frcnn.engine.roles import Hook, Optimizer, Schedule
 from frcnn.errors import UserError
@@ -57,6 +57,7 @@ class TrainData:
         num_workers: processes that read and transform images, for each training process.
         aspect_ratio_grouping: batches hold only wide or only tall images, so that less is padded.
         start_method: how worker processes start; null is Python's default on this system.
+        image_sampler: which images an epoch has; null takes every one once.
     """
 
     dataset: Dataset
@@ -65,6 +66,7 @@ class TrainData:
     num_workers: int = 2
     aspect_ratio_grouping: bool = True
     start_method: Literal["fork", "spawn", "forkserver"] | None = None
+    image_sampler: Factory[ImageSampler] | None = None
 
     def __post_init__(self) -> None:
         _check_sizes(self.batch_size, self.num_workers)
@@ -231,20 +233,29 @@ def _refusals(plan: Call) -> list[Problem]:
     They are tried on the meta device, where nothing is allocated and nothing drawn. What fails there for another reason
     (a fused optimizer wants real weights) is left to the real construction.
     """
-    attempts: list[Callable[[], Any]] = [partial(build, DictPlan(call.options)) for call in open_calls(plan)]
     model, optimizer, classes = plan.field("model"), plan.field("optimizer"), plan.field("num_classes")
     assert isinstance(model, Call) and isinstance(optimizer, Call) and isinstance(classes, Value)
-    attempts.append(lambda: optimizer.close(model.close(classes.value or 1)))
-    problems = []
-    for attempt in attempts:
-        try:
-            with torch.device("meta"):
-                attempt()
-        except ConfigError as error:
-            problems += error.problems
-        except Exception:
-            continue
-    return problems
+    problems = [problem for call in open_calls(plan) for problem in _refused(partial(build, DictPlan(call.options)))]
+
+    def put_together(num_classes: int) -> Any:
+        return optimizer.close(model.close(num_classes))
+
+    # While only the data set knows the number of classes, what one class and two are refused alike is sure.
+    tried = (classes.value,) if classes.value else (1, 2)
+    first, *others = [_refused(partial(put_together, number)) for number in tried]
+    return problems + [problem for problem in first if all(problem in other for other in others)]
+
+
+def _refused(attempt: Callable[[], Any]) -> list[Problem]:
+    """What constructors say against their values on the meta device."""
+    try:
+        with torch.device("meta"):
+            attempt()
+    except ConfigError as error:
+        return list(error.problems)
+    except Exception:
+        pass
+    return []
 
 
 def explain(key: str, path: str | None, overrides: Sequence[str] = ()) -> str:

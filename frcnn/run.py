@@ -17,6 +17,7 @@ from frcnn.assembly import (
     build_model,
     build_test_sets,
     build_train_loader,
+    epoch_length,
     require_data_for,
 )
 from frcnn.checkpoint.adapted import named_as_in
@@ -92,7 +93,7 @@ def _resume(config: Config, experiment: Any, checkpoint: Path, device: torch.dev
     _log_lines(f"run folder: {checkpoint.parent}", about_device(device))
     train = experiment.data.train
     categories = train.dataset.categories
-    state = load_to_resume(checkpoint, experiment.trainer.duration.iterations(len(train.dataset) / train.batch_size))
+    state = load_to_resume(checkpoint, experiment.trainer.duration.iterations(epoch_length(experiment)))
     require_same_classes([c["name"] for c in state["categories"]], [c.name for c in categories], str(checkpoint))
     changes = require_same_config(state, config.text, checkpoint)
     if changes:

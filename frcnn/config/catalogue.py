@@ -82,7 +82,7 @@ def markdown() -> str:
 
 
 def _page(component: type, registry: Registry[Any]) -> Iterator[str]:
-    role = registry.role
+    role: type = registry.role
     yield f"{component.__name__}: {with_article(role.__name__)} of {registry.variable} ({location(component)})"
     yield ""
     yield _prose(component)

@@ -219,7 +219,7 @@ def _annotation_columns(items: Sequence[msgspec.Raw], path: str, num_keypoints: 
         try:
             chunks.append(_columns(rows))
             if num_keypoints is not None:
-                chunks[-1].update(keypoint_columns([row.keypoints for row in rows], num_keypoints))
+                chunks[-1].update(keypoint_columns([getattr(row, "keypoints", None) for row in rows], num_keypoints))
         except OverflowError as error:
             raise UserError(
                 f"{path}: annotations {first} to {first + len(rows) - 1}: an id does not fit in 64 bits"

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from frcnn import distributed
-from frcnn.data.roles import Dataset, Transform
+from frcnn.data.roles import Dataset, ImageSampler, Transform
 from frcnn.data.samples import SampleSource
 from frcnn.data.stream import Draw, aspect_ratio_groups, batch_stream
 from frcnn.data.workers import WorkerOptions, deliver
@@ -31,6 +31,7 @@ class TrainLoader:
         aspect_ratio_grouping: whether a batch holds only images wider than high, or only others.
         pin_memory: whether batches lie in pinned memory, for copies to CUDA beside the computation.
         start_method: fork, spawn or forkserver; the platform's own if not given.
+        image_sampler: which images an epoch has; every one once if not given.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class TrainLoader:
         aspect_ratio_grouping: bool = True,
         pin_memory: bool = False,
         start_method: str | None = None,
+        image_sampler: ImageSampler | None = None,
     ) -> None:
         processes = distributed.world_size()
         if batch_size < 1 or batch_size % processes:
@@ -59,13 +61,15 @@ class TrainLoader:
         self.seed = seed
         self.position = start_batch
         self.aspect_ratio_grouping = aspect_ratio_grouping
+        self.image_sampler = image_sampler
         self._source = SampleSource(dataset, transforms, seed, "augmentation", with_targets=True)
         self._options = WorkerOptions(num_workers, pin_memory, start_method)
 
     @property
     def epoch_length(self) -> float:
         """Batches in an epoch, which need not be a whole number."""
-        return len(self.dataset) / self.batch_size
+        images = len(self.dataset) if self.image_sampler is None else self.image_sampler.epoch_size
+        return images / self.batch_size
 
     def __iter__(self) -> Iterator[Batch]:
         """Goes on behind the last batch that was taken: `position` counts those, not the ones that workers prepared."""
@@ -78,7 +82,7 @@ class TrainLoader:
         groups = aspect_ratio_groups(sizes) if self.aspect_ratio_grouping else np.zeros(len(sizes), np.int64)
         share = self.batch_size // distributed.world_size()
         first = share * distributed.rank()
-        for draws in batch_stream(groups, self.batch_size, self.seed, self.position):
+        for draws in batch_stream(groups, self.batch_size, self.seed, self.position, self.image_sampler):
             yield draws[first : first + share]
 
 

@@ -164,10 +164,10 @@ def _filling(sample: Sample, height: int, width: int, rng: np.random.Generator, 
     if cut.masks is None:
         return cut
     # A mask may reach out of its image; beside another image it must not.
-    at_edge = (cut.boxes[:, :2] <= 0).any(axis=1) | (cut.boxes[:, 2:] >= (width, height)).any(axis=1)
+    at_edge = np.any(cut.boxes[:, :2] <= 0, axis=1) | np.any(cut.boxes[:, 2:] >= (width, height), axis=1)
     masks = [
         _bitmap(mask.raster(height, width)) if reaches else mask
-        for mask, reaches in zip(cut.masks, at_edge, strict=True)
+        for mask, reaches in zip(cut.masks, at_edge.tolist(), strict=True)
     ]
     return replace(cut, masks=masks)
 

@@ -130,5 +130,21 @@ class Transform:
         raise NotImplementedError(f"{type(self).__name__} must define __call__()")
 
 
+class ImageSampler:
+    """(dataset) | (rng) -> [n] indices of the images of one epoch, in their order."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    @property
+    def epoch_size(self) -> float:
+        """How many images an epoch has on average."""
+        return float(len(self.dataset))
+
+    def __call__(self, rng: np.random.Generator) -> np.ndarray:
+        raise NotImplementedError(f"{type(self).__name__} must define __call__()")
+
+
 DATASETS = Registry(Dataset)
 TRANSFORMS = Registry(Transform)
+IMAGE_SAMPLERS = Registry(ImageSampler, wiring=("dataset",))

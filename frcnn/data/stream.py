@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -31,7 +32,13 @@ def aspect_ratio_groups(image_sizes: np.ndarray) -> np.ndarray:
     return (image_sizes[:, 1] > image_sizes[:, 0]).astype(np.int64)
 
 
-def batch_stream(groups: np.ndarray, batch_size: int, seed: int, start_batch: int = 0) -> Iterator[list[Draw]]:
+EpochOrder = Callable[[np.random.Generator], np.ndarray]
+"""Gives the indices of the images of one epoch, in their order."""
+
+
+def batch_stream(
+    groups: np.ndarray, batch_size: int, seed: int, start_batch: int = 0, epoch_order: EpochOrder | None = None
+) -> Iterator[list[Draw]]:
     """Endless batches: every epoch in a new order, each batch of one group.
 
     A draw waits in its group's bucket until the bucket makes a batch, over the end of an epoch too. To start at a later
@@ -43,16 +50,23 @@ def batch_stream(groups: np.ndarray, batch_size: int, seed: int, start_batch: in
         batch_size: images in a batch.
         seed: of the orders.
         start_batch: how many batches to leave out.
+        epoch_order: which images come in an epoch; every one once if not given.
     """
-    return islice(_batches(groups, batch_size, seed), start_batch, None)
+    if epoch_order is None:
+        epoch_order = partial(_every_image_once, num_images=len(groups))
+    return islice(_batches(groups, batch_size, seed, epoch_order), start_batch, None)
 
 
-def _batches(groups: np.ndarray, batch_size: int, seed: int) -> Iterator[list[Draw]]:
+def _every_image_once(rng: np.random.Generator, *, num_images: int) -> np.ndarray:
+    return rng.permutation(num_images)
+
+
+def _batches(groups: np.ndarray, batch_size: int, seed: int, epoch_order: EpochOrder) -> Iterator[list[Draw]]:
     buckets: list[list[tuple[int, int]]] = [[] for _ in range(int(groups.max()) + 1)]
     group_of = groups.tolist()
     counter = epoch = 0
     while True:
-        for index in keyed_generator(seed, "order", epoch).permutation(len(group_of)).tolist():
+        for index in epoch_order(keyed_generator(seed, "order", epoch)).tolist():
             bucket = buckets[group_of[index]]
             bucket.append((index, counter))
             counter += 1

@@ -1,0 +1,238 @@
+"""Data sets made of others: several as one, a fold of one, a few images of one."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from frcnn.data.roles import DATASETS, Category, Dataset, GroundTruth, Sample
+from frcnn.errors import UserError
+
+
+@DATASETS.register
+class ConcatDataset(Dataset):
+    """Several data sets with the same classes, one behind the other.
+
+    Args:
+        datasets: two or more; class k must have the same name in all.
+    """
+
+    def __init__(self, *, datasets: list[Dataset]) -> None:
+        if not datasets:
+            raise ValueError("datasets must name at least one data set, got none")
+        self.datasets = list(datasets)
+        self.provides = frozenset.intersection(*(dataset.provides for dataset in datasets))
+
+    @property
+    def categories(self) -> Sequence[Category]:  # type: ignore[override]
+        first, *others = (dataset.categories for dataset in self.datasets)
+        names = [category.name for category in first]
+        for number, other in enumerate(others, start=1):
+            if [category.name for category in other] != names:
+                raise UserError(
+                    f"datasets.{number} has the categories {', '.join(c.name for c in other)}, but datasets.0 has "
+                    f"{', '.join(names)}; a class must have the same place (in the order of the category ids) in all"
+                )
+        return first
+
+    @property
+    def image_sizes(self) -> np.ndarray:
+        return np.concatenate([dataset.image_sizes for dataset in self.datasets])
+
+    def __len__(self) -> int:
+        return sum(map(len, self.datasets))
+
+    def __getitem__(self, index: int) -> Sample:
+        for dataset in self.datasets:
+            if index < len(dataset):
+                return dataset[index]
+            index -= len(dataset)
+        raise IndexError(f"there are {len(self)} images")
+
+    def ground_truth(self) -> GroundTruth:
+        """All objects.
+
+        Raises:
+            UserError: two of the data sets give an image the same id, so that detections could not be told apart.
+        """
+        parts = [dataset.ground_truth() for dataset in self.datasets]
+        ids, counts = np.unique(np.concatenate([part.image_ids for part in parts]), return_counts=True)
+        if (counts > 1).any():
+            raise UserError(
+                f"{(counts > 1).sum()} image ids are in more than one of the data sets (the first: {ids[counts > 1][0]}), so "
+                "their detections cannot be told apart; give each set its own entry under data.test"
+            )
+        return _concatenated(parts, self.categories)
+
+
+class _Subset(Dataset):
+    """Some images of a data set, chosen at first use."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+        self.provides = dataset.provides
+        self._index: np.ndarray | None = None
+
+    def choose(self) -> np.ndarray:
+        """[n] int64, ascending: which images of the data set."""
+        raise NotImplementedError(f"{type(self).__name__} must define choose()")
+
+    @property
+    def index(self) -> np.ndarray:
+        if self._index is None:
+            self._index = self.choose()
+        return self._index
+
+    @property
+    def categories(self) -> Sequence[Category]:  # type: ignore[override]
+        return self.dataset.categories
+
+    @property
+    def image_sizes(self) -> np.ndarray:
+        return self.dataset.image_sizes[self.index]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.dataset[int(self.index[index])]
+
+    def ground_truth(self) -> GroundTruth:
+        return _selected(self.dataset.ground_truth(), self.index)
+
+
+@DATASETS.register
+class KFoldDataset(_Subset):
+    """One of k folds of a data set, for testing, or all others, for training. The same seed gives the same folds.
+
+    Args:
+        dataset: all images.
+        num_folds: k.
+        fold: which of them, 0 to k - 1.
+        part: test is the fold itself, train is everything else.
+        seed: of the division.
+    """
+
+    def __init__(
+        self, *, dataset: Dataset, num_folds: int = 5, fold: int, part: Literal["train", "test"], seed: int = 0
+    ) -> None:
+        super().__init__(dataset)
+        if num_folds < 2:
+            raise ValueError(f"num_folds must be at least 2, got {num_folds}")
+        if not 0 <= fold < num_folds:
+            raise ValueError(f"fold must be in 0..{num_folds - 1}, got {fold}")
+        self.num_folds = num_folds
+        self.fold = fold
+        self.part = part
+        self.seed = seed
+
+    def choose(self) -> np.ndarray:
+        if len(self.dataset) < self.num_folds:
+            raise UserError(f"{len(self.dataset)} images cannot be divided into {self.num_folds} folds")
+        fold_of = np.arange(len(self.dataset)) % self.num_folds
+        fold_of = np.random.default_rng(self.seed).permutation(fold_of)  # [n]
+        return np.flatnonzero((fold_of == self.fold) == (self.part == "test"))
+
+
+@DATASETS.register
+class FewShotDataset(_Subset):
+    """As few images as give every class a number of objects: rare classes first, images drawn with a seed.
+
+    An image brings all its objects, so frequent classes end up with more. A class with fewer objects has all of them.
+
+    Args:
+        dataset: all images.
+        shots: objects that each class has at least, crowds not counted.
+        seed: of the draw.
+    """
+
+    def __init__(self, *, dataset: Dataset, shots: int, seed: int = 0) -> None:
+        super().__init__(dataset)
+        if shots < 1:
+            raise ValueError(f"shots must be at least 1, got {shots}")
+        self.shots = shots
+        self.seed = seed
+
+    def choose(self) -> np.ndarray:
+        counts = objects_per_image(self.dataset.ground_truth())  # [n, K]
+        rng = np.random.default_rng(self.seed)
+        chosen = np.zeros(len(counts), bool)
+        have = np.zeros(counts.shape[1], np.int64)
+        for k in np.argsort(counts.sum(axis=0), kind="stable").tolist():
+            for image in rng.permutation(np.flatnonzero(counts[:, k])).tolist():
+                if have[k] >= self.shots:
+                    break
+                if not chosen[image]:
+                    chosen[image] = True
+                    have += counts[image]
+        return np.flatnonzero(chosen)
+
+
+def objects_per_image(ground_truth: GroundTruth) -> np.ndarray:
+    """[n, K] int64: how many objects of each class each image has, crowds not counted."""
+    counts = np.zeros((len(ground_truth.image_ids), len(ground_truth.categories)), np.int64)
+    single = ~ground_truth.iscrowd
+    np.add.at(counts, (ground_truth.image_index[single], ground_truth.classes[single]), 1)
+    return counts
+
+
+def _selected(ground_truth: GroundTruth, images: np.ndarray) -> GroundTruth:
+    """The ground truth of some images, [n] int64, ascending."""
+    place = np.full(len(ground_truth.image_ids), -1)
+    place[images] = np.arange(len(images))
+    objects = np.flatnonzero(place[ground_truth.image_index] >= 0)  # [m]
+    segmentation = ground_truth.segmentation
+    columns = ("classes", "boxes", "areas", "iscrowd", "keypoints", "difficult")
+    of_images = ("absent_classes", "unfinished_classes")
+    chosen: dict[str, Any] = {
+        name: value[objects] for name in columns if (value := getattr(ground_truth, name)) is not None
+    }
+    for name in of_images:
+        if (value := getattr(ground_truth, name)) is not None:
+            chosen[name] = [value[i] for i in images.tolist()]
+    return dataclasses.replace(
+        ground_truth,
+        image_ids=ground_truth.image_ids[images],
+        image_sizes=ground_truth.image_sizes[images],
+        image_index=place[ground_truth.image_index[objects]],
+        segmentation=None if segmentation is None else lambda i: segmentation(int(objects[i])),
+        **chosen,
+    )
+
+
+def _concatenated(parts: Sequence[GroundTruth], categories: Sequence[Category]) -> GroundTruth:
+    first_image = np.cumsum([0, *(len(part.image_ids) for part in parts)])
+    first_object = np.cumsum([0, *(len(part.classes) for part in parts)])
+
+    def joined(name: str) -> np.ndarray | None:
+        values = [getattr(part, name) for part in parts]
+        return None if any(value is None for value in values) else np.concatenate(values)
+
+    def listed(name: str) -> list[Sequence[int]] | None:
+        values = [getattr(part, name) for part in parts]
+        return None if any(value is None for value in values) else list(itertools.chain(*values))
+
+    def segmentation(i: int) -> object:
+        part = int(np.searchsorted(first_object, i, side="right")) - 1
+        give = parts[part].segmentation
+        return None if give is None else give(i - int(first_object[part]))
+
+    return GroundTruth(
+        categories=categories,
+        image_ids=np.concatenate([part.image_ids for part in parts]),
+        image_sizes=np.concatenate([part.image_sizes for part in parts]),
+        image_index=np.concatenate([part.image_index + first_image[i] for i, part in enumerate(parts)]),
+        classes=np.concatenate([part.classes for part in parts]),
+        boxes=np.concatenate([part.boxes for part in parts]),
+        areas=np.concatenate([part.areas for part in parts]),
+        iscrowd=np.concatenate([part.iscrowd for part in parts]),
+        segmentation=None if any(part.segmentation is None for part in parts) else segmentation,
+        keypoints=joined("keypoints"),
+        difficult=joined("difficult"),
+        absent_classes=listed("absent_classes"),
+        unfinished_classes=listed("unfinished_classes"),
+    )
