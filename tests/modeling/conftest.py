@@ -78,13 +78,17 @@ def _tiny_detector(kind, sampler, branches=None, **parts):
         pre_nms_top_n=TrainTest(100, 50),
         post_nms_top_n=TrainTest(50, 50),
     )
-    parts = {"proposal_generator": rpn, "roi_heads": _roi_heads(kind, make_sampler(0.25), branches or {}), **parts}
+    parts = {
+        "backbone": ResNet(depth=18, norm="GN", freeze_at=0, stem_channels=16),
+        "necks": [partial(FPN, out_channels=32)],
+        "proposal_generator": rpn,
+        "roi_heads": _roi_heads(kind, make_sampler(0.25), branches or {}),
+        **parts,
+    }
     return FasterRCNN(
         3,
         pixel_mean=(127.0, 127.0, 127.0),
         pixel_std=(60.0, 60.0, 60.0),
-        backbone=ResNet(depth=18, norm="GN", freeze_at=0, stem_channels=16),
-        necks=[partial(FPN, out_channels=32)],
         **parts,
     )
 
