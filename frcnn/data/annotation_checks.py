@@ -139,7 +139,7 @@ def keypoint_causes(columns: CocoColumns) -> list[Cause]:
     length = 3 * keypoints.shape[1]
     not_finite = ~np.isfinite(keypoints).all(axis=(1, 2))
     visibility = keypoints[..., 2]  # [m, J]
-    unknown: np.ndarray = ~np.isin(visibility, (0, 1, 2)).all(axis=1)
+    unknown = np.asarray(~np.isin(visibility, (0, 1, 2)).all(axis=1))
 
     def as_many(i: int) -> str:
         return f"keypoints of {numbers[i]} numbers, expected {length}: x, y, visibility of {length // 3} keypoints"

@@ -8,7 +8,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from frcnn.data.annotations import AnnotationStore, read_annotations
+from frcnn.data.annotation_store import AnnotationStore
+from frcnn.data.annotations import read_annotations
 from frcnn.data.images import check_size, read_image
 from frcnn.data.keypoints import keypoint_names, mirror_index
 from frcnn.data.proposals import ProposalStore, read_proposals
