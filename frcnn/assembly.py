@@ -63,7 +63,12 @@ def _require(fields: frozenset[str], where: str, dataset: Dataset) -> None:
 
 
 def build_test_sets(
-    experiment: Experiment, categories: Sequence[Category], *, with_targets: bool, pin_memory: bool = False
+    experiment: Experiment,
+    categories: Sequence[Category],
+    *,
+    with_targets: bool,
+    pin_memory: bool = False,
+    original_sizes: bool = False,
 ) -> list[TestSet]:
     """Every test set with its loader and evaluator.
 
@@ -72,6 +77,7 @@ def build_test_sets(
         categories: of the model's classes; a test set must have the same.
         with_targets: whether batches carry ground truth, for validation losses.
         pin_memory: for a CUDA device.
+        original_sizes: leave the transforms out, for a detector that scales images itself.
 
     Raises:
         UserError: a test set's categories are not the model's.
@@ -81,7 +87,7 @@ def build_test_sets(
         check_same_categories(f"data.test.{name}", data.dataset.categories, categories)
         loader = test_loader(
             data.dataset,
-            data.transforms,
+            () if original_sizes else data.transforms,
             batch_size=data.batch_size,
             num_workers=data.num_workers,
             with_targets=with_targets,

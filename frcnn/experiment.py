@@ -37,6 +37,7 @@ from frcnn.engine.roles import Hook, Optimizer, Schedule
 from frcnn.errors import UserError
 from frcnn.evaluation.roles import Evaluator
 from frcnn.modeling.roles import Detector
+from frcnn.modeling.tta import TestTimeAugmentation
 
 
 def _check_sizes(batch_size: int, num_workers: int) -> None:
@@ -123,6 +124,8 @@ class Experiment:
         imports: files of projects whose components the config names, relative to the YAML file.
         seed: of every random draw.
         init_weights: path, https:// address or torchvision://NAME of weights to start from; null starts at random.
+        test_time_augmentation: views that --eval-only and predict look at every image in; the transforms of the test sets
+            are then left out. null looks once.
         num_classes: number of classes; null takes it from the training set's categories, and another number is an error.
     """
 
@@ -137,6 +140,7 @@ class Experiment:
     imports: tuple[str, ...] = ()
     seed: int = 0
     init_weights: str | None = None
+    test_time_augmentation: TestTimeAugmentation | None = None
     num_classes: int | None = None
 
     def __post_init__(self) -> None:

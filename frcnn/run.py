@@ -41,6 +41,7 @@ from frcnn.evaluation.results import save_coco_results
 from frcnn.experiment import Config
 from frcnn.inspect.curves import plot_metrics
 from frcnn.modeling.roles import Detector
+from frcnn.modeling.tta import AugmentedDetector
 from frcnn.request import Request, find_config
 from frcnn.run_folder import folder_to_resume, log_to, logging_to, new_run
 from frcnn.run_log import about_device, about_resuming, about_run, ending, frozen_at_random
@@ -140,8 +141,16 @@ def evaluate_only(request: Request) -> Evaluation:
         model = build_model(experiment, categories, device)
         report = load_weights(model, weights.state_dict, source=request.weights, strict=True)
         _log_lines(report.summary())
-        test_sets = build_test_sets(experiment, categories, with_targets=False, pin_memory=device.type == "cuda")
-        evaluation = evaluate(model, test_sets, device, experiment.trainer.amp, weights_loaded=True)
+        views = experiment.test_time_augmentation
+        test_sets = build_test_sets(
+            experiment,
+            categories,
+            with_targets=False,
+            pin_memory=device.type == "cuda",
+            original_sizes=views is not None,
+        )
+        detector = model if views is None else AugmentedDetector(model, views)
+        evaluation = evaluate(detector, test_sets, device, experiment.trainer.amp, weights_loaded=True)
         for name, result in evaluation.results.items():
             _log_lines(f"{name}\n{result.table()}")
         if folder is not None and distributed.is_main():

@@ -86,15 +86,46 @@ class FasterRCNN(Detector):
         Returns:
             detections in the pixels of the original images (None in training mode), and losses (empty without targets).
         """
-        batch = replace(batch, images=self.prepare(batch.images, batch.image_sizes))
-        features = self.backbone(batch.images)
-        for neck in self.necks:
-            features = neck(features)
+        batch, features = self.extract_features(batch)
         proposals, proposal_losses = self.proposal_generator(features, batch)
         detections, roi_losses = self._look_closer(features, proposals, batch)
         if detections is not None:
             detections = list(map(self.to_original_size, detections, batch.image_sizes, batch.original_sizes))
         return Output(detections, {**proposal_losses, **roi_losses})
+
+    def extract_features(self, batch: Batch) -> tuple[Batch, Features]:
+        """The batch with its images normalised and padded, and their maps behind the last neck."""
+        batch = replace(batch, images=self.prepare(batch.images, batch.image_sizes))
+        features = self.backbone(batch.images)
+        for neck in self.necks:
+            features = neck(features)
+        return batch, features
+
+    def predict_branches(self, batch: Batch, detections: Sequence[Detections]) -> list[Detections]:
+        """What the branches say of given boxes.
+
+        Args:
+            batch: images B x [3, h, w], 0..255, RGB.
+            detections: B Detections in the pixels of the original images.
+
+        Returns:
+            the same boxes with masks and keypoints, in the pixels of the original images.
+        """
+        if self.roi_heads is None:
+            return list(detections)
+        batch, features = self.extract_features(batch)
+        sizes = list(zip(batch.original_sizes, batch.image_sizes, strict=True))
+        in_view = [
+            replace(
+                found, boxes=found.boxes * found.boxes.new_tensor([seen[1] / original[1], seen[0] / original[0]] * 2)
+            )
+            for found, (original, seen) in zip(detections, sizes, strict=True)
+        ]
+        answers = self.roi_heads.predict_branches(features, in_view)
+        return [
+            replace(answer, boxes=found.boxes, keypoints=_scaled_keypoints(answer.keypoints, seen, original))
+            for found, answer, (original, seen) in zip(detections, answers, sizes, strict=True)
+        ]
 
     def _look_closer(
         self, features: Features, proposals: Sequence[Proposals], batch: Batch
@@ -130,9 +161,7 @@ class FasterRCNN(Detector):
         """Scales boxes and keypoints from the image the network saw, (h, w), to the original; each axis by itself."""
         scale_y, scale_x = (original / seen for original, seen in zip(original_size, image_size, strict=True))
         boxes = detections.boxes * detections.boxes.new_tensor((scale_x, scale_y, scale_x, scale_y))
-        keypoints = detections.keypoints
-        if keypoints is not None:
-            keypoints = keypoints * keypoints.new_tensor((scale_x, scale_y, 1.0))
+        keypoints = _scaled_keypoints(detections.keypoints, image_size, original_size)
         if not self.clip_detections:
             return replace(detections, boxes=boxes, keypoints=keypoints)
         boxes = clip_boxes(boxes, original_size)
@@ -143,6 +172,13 @@ def as_detections(proposals: Proposals) -> Detections:
     """The proposals of one image as detections of class 0, scored by the sigmoid of their objectness."""
     row = torch.arange(proposals.boxes.shape[0], device=proposals.boxes.device)
     return Detections(proposals.boxes, proposals.objectness.sigmoid(), torch.zeros_like(row), row)
+
+
+def _scaled_keypoints(keypoints: Tensor | None, size: tuple[int, int], to_size: tuple[int, int]) -> Tensor | None:
+    """[D, J, 3] in an image (h, w), moved to one of another size."""
+    if keypoints is None:
+        return None
+    return keypoints * keypoints.new_tensor((to_size[1] / size[1], to_size[0] / size[0], 1.0))
 
 
 def _round_up(value: int, divisor: int) -> int:

@@ -70,6 +70,10 @@ class Detector(Role):
     def forward(self, batch: Batch) -> Output:
         return super().forward(batch)
 
+    def predict_branches(self, batch: Batch, detections: Sequence[Detections]) -> list[Detections]:
+        """Masks, keypoints and whatever else it finds in given boxes, in the pixels of the original images."""
+        raise NotImplementedError(f"{type(self).__name__} must define predict_branches()")
+
 
 class Backbone(Role):
     """() | images [B, 3, H, W] -> {name: [B, C, H/s, W/s]}. Sides that the stride does not divide are rounded up.
@@ -296,6 +300,10 @@ class ROIHeads(Role):
     ) -> list[ScoredBoxes]:
         """Class scores of given boxes, and where each class moves them, clipped to the image (h, w)."""
         raise NotImplementedError(f"{type(self).__name__} must define predict()")
+
+    def predict_branches(self, features: Features, detections: Sequence[Detections]) -> list[Detections]:
+        """Masks, keypoints and whatever else branches find in given boxes; nothing, where there are none."""
+        return list(detections)
 
 
 class ROIBranch(Role):
