@@ -246,8 +246,10 @@ class DoubleHeadExtROIHeads(DoubleHeadROIHeads):
     ) -> tuple[dict[str, Tensor], list[Rois]]:
         rois = self.select_training_samples(features, proposals, batch)
         to_classify, to_regress = self.two_vectors(features, [r.boxes for r in rois])
-        fc = self.box_predictor.losses(*self.box_predictor(to_classify), rois)
-        conv = self.regression_predictor.losses(*self.regression_predictor(to_regress), rois)
+        fc_logits, fc_deltas = self.box_predictor(to_classify)
+        conv_logits, conv_deltas = self.regression_predictor(to_regress)
+        fc = self.box_predictor.losses(fc_logits, fc_deltas, rois)
+        conv = self.regression_predictor.losses(conv_logits, conv_deltas, rois)
         losses = {
             "loss_classifier": fc["loss_classifier"] * self.classification_focus,
             "loss_box_reg": conv["loss_box_reg"] * self.regression_focus,
@@ -270,10 +272,10 @@ class DoubleHeadExtROIHeads(DoubleHeadROIHeads):
             B ScoredBoxes.
         """
         to_classify, to_regress = self.two_vectors(features, boxes_per_image)
-        of_fc, of_conv = (
-            scored_boxes(predictor, *predictor(vector), boxes_per_image, image_sizes)
-            for predictor, vector in ((self.box_predictor, to_classify), (self.regression_predictor, to_regress))
-        )
+        fc_logits, fc_deltas = self.box_predictor(to_classify)
+        conv_logits, conv_deltas = self.regression_predictor(to_regress)
+        of_fc = scored_boxes(self.box_predictor, fc_logits, fc_deltas, boxes_per_image, image_sizes)
+        of_conv = scored_boxes(self.regression_predictor, conv_logits, conv_deltas, boxes_per_image, image_sizes)
         return [
             replace(conv, scores=fc.scores + conv.scores * (1 - fc.scores))
             for fc, conv in zip(of_fc, of_conv, strict=True)

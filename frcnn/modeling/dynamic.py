@@ -129,7 +129,8 @@ class DynamicROIHeads(StandardROIHeads):
         append_gt: whether ground truths are added to the proposals in training.
         initial_iou: IoU from which a proposal is positive at the start, and at least ever after.
         iou_top_k: which best IoU of an image's proposals its quality is read from.
-        error_top_k: which smallest regression error, for each image of a batch, its error is read from.
+        error_top_k: which smallest regression error, for each image of a batch, its error is read from. Ground truths that
+            append_gt added are right without any error, so this must be more than the objects of an image as a rule.
         update_every: how many batches lie between two updates.
     """
 

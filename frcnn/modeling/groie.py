@@ -89,11 +89,10 @@ class NonLocalBlock(nn.Module):
         inner = max(1, channels // 2)
         self.query, self.key, self.value = (nn.Conv2d(channels, inner, 1) for _ in range(3))
         self.output = nn.Conv2d(inner, channels, 1)
-        for layer in (self.query, self.key, self.value):
-            nn.init.normal_(layer.weight, std=0.01)
+        for layer, std in ((self.query, 0.01), (self.key, 0.01), (self.value, 0.01), (self.output, 0.0)):
+            nn.init.normal_(layer.weight, std=std)
+            assert layer.bias is not None
             nn.init.zeros_(layer.bias)
-        nn.init.zeros_(self.output.weight)
-        nn.init.zeros_(self.output.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """[R, C, h, w] -> [R, C, h, w]."""

@@ -36,6 +36,7 @@ class ConvRPNHead(RPNHead):
         for conv in (*self.convs, self.objectness, self.deltas):
             nn.init.normal_(conv.weight, std=0.01)
             nn.init.zeros_(conv.bias)
+        assert self.objectness.bias is not None
         nn.init.constant_(self.objectness.bias, math.log(prior_probability / (1 - prior_probability)))
 
     def forward(self, features: Sequence[Tensor]) -> RPNOutput:

@@ -24,9 +24,21 @@ SWAPS = {
     "fcos_rpn": {"FCOSProposalGenerator": 1, "FCOSMatcher": 1},
     "focal_rpn": {"SigmoidFocalLoss": 1, "OctaveAnchorGenerator": 1},
     "groie": {"GRoIE": 1},
+    "rpn": {"ProposalEvaluator": 1, "StandardROIHeads": 0},
+    "simota": {"SimOTAMatcher": 1},
+    "task_aligned": {"TaskAlignedMatcher": 1},
+    "hungarian": {"HungarianMatcher": 1},
+    "libra": {"CombinedSampler": 1, "InstanceBalancedSampler": 1, "IoUBalancedSampler": 1, "BalancedL1Loss": 1},
+    "seesaw": {"CosinePredictor": 1, "SeesawLoss": 1},
+    "federated": {"FederatedLoss": 1},
+    "equalization": {"EqualizationLoss": 1},
+    "soft_nms": {"SoftNMS": 1},
 }
 # Two of the RPN and two of the ROI heads, unless it is said here.
-NUM_LOSSES = {"cascade": 8, "cascade_ohem": 8, "cascade_rpn": 5, "double_head_ext": 6, "fcos_rpn": 5}
+NUM_LOSSES = {"cascade": 8, "cascade_ohem": 8, "cascade_rpn": 5, "double_head_ext": 6, "fcos_rpn": 5, "rpn": 2}
+# What is measured, and what 400 iterations must reach; AP50 of 80 unless it is said here.
+GOALS = {"rpn": ("val/box_proposals/AR@100", 50)}
+AP50 = ("val/bbox/AP50", 80)
 SMALL = (
     "data.train.dataset={annotations: tiny/train.json, images: tiny/images}",
     "data.test.val.dataset={annotations: tiny/test.json, images: tiny/images}",
@@ -57,7 +69,7 @@ def test_two_iterations_give_finite_losses_and_an_evaluation(frcnn, tmp_path, sw
         losses = [value for name, value in step.items() if name.startswith("loss_")]
         assert len(losses) == NUM_LOSSES.get(swap, 4)
         assert all(math.isfinite(loss) and loss >= 0 for loss in losses)
-    assert 0 <= evaluation["val/bbox/AP50"] <= 100
+    assert 0 <= evaluation[GOALS.get(swap, AP50)[0]] <= 100
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +82,10 @@ def shapes(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("swap", SWAPS)
-def test_400_iterations_reach_ap50_of_80(shapes, monkeypatch, tmp_path, swap):
+def test_400_iterations_reach_the_goal(shapes, monkeypatch, tmp_path, swap):
     monkeypatch.setenv("FRCNN_DATASETS", str(shapes))
     words = ("trainer.duration=400it", "hooks.checkpoint.every=400it", *NO_EXTRAS)
     folder = tmp_path / "run"
     assert main(["train", "--config-file", str(SHAPES / f"{swap}.yaml"), "--output-dir", str(folder), *words]) == 0
-    assert json.loads((folder / "evaluation.json").read_text())["val/bbox/AP50"] >= 80
+    metric, goal = GOALS.get(swap, AP50)
+    assert json.loads((folder / "evaluation.json").read_text())[metric] >= goal
