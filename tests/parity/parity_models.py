@@ -245,12 +245,19 @@ def detectron2_masks():
 
 
 def detectron2_fpn(
-    num_classes: int, *, depth: int = 50, roi_heads=StandardROIHeads, post_nms=1000, branches=None, **options
+    num_classes: int,
+    *,
+    depth: int = 50,
+    backbone=None,
+    roi_heads=StandardROIHeads,
+    post_nms=1000,
+    branches=None,
+    **options,
 ):
     options = options or one_stage_options()
     return detectron2_detector(
         num_classes,
-        backbone=ResNet(depth=depth, stride_in_1x1=True),
+        backbone=backbone or ResNet(depth=depth, stride_in_1x1=True),
         necks=[FPN],
         in_features=("p2", "p3", "p4", "p5", "p6"),
         sizes=((32,), (64,), (128,), (256,), (512,)),

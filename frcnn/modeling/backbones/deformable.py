@@ -104,9 +104,9 @@ class DeformConvNorm(ConvNorm):
             x.float(),
             movement[:, : 2 * self.num_taps],
             self.weight.float(),
-            stride=self.stride,  # type: ignore[arg-type]
-            padding=self.padding,  # type: ignore[arg-type]
-            dilation=self.dilation,  # type: ignore[arg-type]
+            stride=self.stride,
+            padding=self.padding,
+            dilation=self.dilation,
             mask=mask,
         ).to(x.dtype)
         return F.relu_(moved if self.norm is None else self.norm(moved))

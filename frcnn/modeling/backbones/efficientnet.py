@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from torch import nn
 from torchvision.models import get_model
@@ -45,7 +45,7 @@ class EfficientNet(StagedBackbone):
         super().__init__(layers, _stages(layers), out_features, freeze_at)
 
 
-def _stages(layers: nn.Sequential) -> list[Stage]:
+def _stages(layers: Any) -> list[Stage]:
     """A stage ends before the next layer that halves the map."""
     starts = [i for i, layer in enumerate(layers) if halves(layer)]
     ends = [*starts[1:], len(layers)]

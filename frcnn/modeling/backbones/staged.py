@@ -64,7 +64,7 @@ class StagedBackbone(Backbone):
         self.feature_shapes = {stage.name: FeatureShape(stage.channels, stage.stride) for stage in wanted}
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        features = {}
+        features: dict[str, Tensor] = {}
         x = images
         for i, layer in enumerate(self.features):
             x = layer(x)

@@ -89,7 +89,7 @@ def _freeze(module: nn.Module) -> nn.Module:
     return _with_norm(module.requires_grad_(False), "FrozenBN")
 
 
-def _network(model: str, arguments: dict[str, Any]) -> nn.Module:
+def _network(model: str, arguments: dict[str, Any]) -> Any:
     try:
         import timm
     except ImportError as error:
