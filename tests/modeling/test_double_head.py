@@ -6,6 +6,7 @@ import torch
 from frcnn.modeling.box_heads import TwoMLPHead
 from frcnn.modeling.box_predictors import FastRCNNPredictor
 from frcnn.modeling.double_head import DoubleHeadExtROIHeads, DoubleHeadROIHeads, ResidualBoxHead, enlarge_boxes
+from frcnn.modeling.groie import GRoIE
 from frcnn.modeling.losses import L1Loss, SoftmaxCrossEntropy
 from frcnn.modeling.matchers import IoUMatcher
 from frcnn.modeling.nms import NMS
@@ -133,3 +134,26 @@ def test_the_paper_conv_head():
 def test_bad_options_are_refused(cls, options, message):
     with pytest.raises(ValueError, match=message):
         make(cls, **options)
+
+
+def test_the_eval_path_can_be_exported_also_with_features_of_all_levels():
+    heads = make(DoubleHeadExtROIHeads, pooler=partial(GRoIE, resolution=3)).eval()
+
+    class Detect(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.heads = heads
+
+        def forward(self, maps, boxes):
+            index = torch.arange(boxes.shape[0])
+            found = [Proposals(boxes, torch.zeros_like(boxes[:, 0]), index, index)]
+            given = Batch(torch.zeros(1, 3, 64, 64), [(64, 64)], [(64, 64)], [0])
+            (detections,), _ = self.heads(maps, found, given)
+            return detections.boxes, detections.scores, detections.classes
+
+    module = Detect()
+    boxes = torch.rand(6, 4, generator=torch.Generator().manual_seed(0)).sort(dim=1).values * 60
+    shapes = ({"p2": None}, {0: torch.export.Dim.DYNAMIC})
+    exported = torch.export.export(module, (features(), boxes), dynamic_shapes=shapes, strict=False).module()
+    for some in (boxes, boxes[:3] / 2):
+        torch.testing.assert_close(exported(features(), some), module(features(), some))
