@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -82,14 +82,7 @@ class Predictor:
             detections = self.detector(batch).detections
         assert detections is not None  # the detector is in eval mode
         return [
-            Prediction(
-                image=image,
-                boxes=found.boxes.float().cpu().numpy(),
-                scores=found.scores.float().cpu().numpy(),
-                classes=found.classes.cpu().numpy(),
-                categories=self.categories,
-            )
-            for image, found in zip(originals, detections, strict=True)
+            Prediction.of(found, image, self.categories) for image, found in zip(originals, detections, strict=True)
         ]
 
     def _transformed(self, image: np.ndarray, index: int) -> Sample:
@@ -112,13 +105,19 @@ def load_predictor(
     for key in ("config", "categories"):
         if not checkpoint.get(key):
             raise UserError(f"{path}: carries no {key}; it was not written by a training run")
-    categories = [Category(**category) for category in checkpoint["categories"]]
+    categories = [as_category(category) for category in checkpoint["categories"]]
     experiment = Config.from_text(checkpoint["config"], f"config in {path}", imports=imports).build()
     detector = build_model(experiment, categories, chosen)
     report = load_weights(detector, inference_weights(checkpoint), source=str(path), strict=True)
     logger.info("%s", report.summary())
     test = next(iter(experiment.data.test.values()), None)
     return Predictor(detector, test.transforms if test else (), categories, chosen)
+
+
+def as_category(plain: Mapping[str, Any]) -> Category:
+    """A category as a checkpoint carries it."""
+    skeleton = tuple((start, end) for start, end in plain.get("skeleton", ()))
+    return Category(plain["id"], plain["name"], tuple(plain.get("keypoints", ())), skeleton)
 
 
 def as_rgb(image: Image) -> np.ndarray:

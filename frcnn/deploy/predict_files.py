@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from pycocotools import mask as coco_mask
 
 from frcnn.data.roles import Category
 from frcnn.deploy.predict import Predictor
@@ -110,7 +112,7 @@ class CocoDocument:
     """
 
     def __init__(self, categories: Sequence[Category]) -> None:
-        self.categories = [{"id": category.id, "name": category.name} for category in categories]
+        self.categories = [_as_coco(category) for category in categories]
         self.images: list[dict[str, Any]] = []
         self.annotations: list[dict[str, Any]] = []
 
@@ -120,8 +122,8 @@ class CocoDocument:
         image_id = len(self.images) + 1
         self.images.append({"id": image_id, "file_name": file_name, "width": width, "height": height})
         for result in prediction.to_coco(image_id):
-            area = round(result["bbox"][2] * result["bbox"][3], 2)
-            self.annotations.append({"id": len(self.annotations) + 1, **result, "area": area, "iscrowd": 0})
+            number = len(self.annotations) + 1
+            self.annotations.append({"id": number, **result, "area": _area(result), "iscrowd": 0})
 
     def write(self, path: Path) -> None:
         """Writes the JSON.
@@ -135,6 +137,22 @@ class CocoDocument:
             path.write_text(json.dumps(content), encoding="utf-8")
         except OSError as error:
             raise UserError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def _as_coco(category: Category) -> dict[str, Any]:
+    plain: dict[str, Any] = {"id": category.id, "name": category.name}
+    if category.keypoints:
+        # a skeleton counts keypoints from 1 in COCO's files
+        skeleton = [[start + 1, end + 1] for start, end in category.skeleton]
+        plain |= {"keypoints": list(category.keypoints), "skeleton": skeleton}
+    return plain
+
+
+def _area(result: Mapping[str, Any]) -> float:
+    """In square pixels, of the mask where there is one, else of the box."""
+    if "segmentation" in result:
+        return float(coco_mask.area(result["segmentation"]))
+    return round(result["bbox"][2] * result["bbox"][3], 2)
 
 
 def _counted(objects: Counter[str]) -> str:

@@ -6,16 +6,16 @@ from collections.abc import Collection, Mapping
 from typing import Literal
 
 from frcnn.data.roles import Dataset, GroundTruth
+from frcnn.data.run_lengths import RunLengths, ground_truth_masks
 from frcnn.evaluation.backends import Backend, check_backend, evaluate_with
 from frcnn.evaluation.checks import checked_columns, missing_ground_truth, objects_per_class
 from frcnn.evaluation.columns import DetectionColumns
 from frcnn.evaluation.curves import KEYPOINT_METRICS, REGION_METRICS, Cut, PrecisionRecall, metrics_of
 from frcnn.evaluation.diagnosis import DIAGNOSED_BELOW, diagnose
-from frcnn.evaluation.encoding import encode_masks_of_images
 from frcnn.evaluation.keypoints import ground_truth_keypoints, keypoint_problem, oks_sigmas
 from frcnn.evaluation.problem import CocoProblem, Task, box_problem
 from frcnn.evaluation.roles import EVALUATORS, ClassMetrics, EvaluationResult, Evaluator, Metrics
-from frcnn.evaluation.segmentation import RunLengths, ground_truth_masks, mask_problem
+from frcnn.evaluation.segmentation import encode_masks_of_images, mask_problem
 from frcnn.evaluation.tasks import check_tasks, require_fields
 from frcnn.structures import Detections
 

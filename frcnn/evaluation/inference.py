@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from frcnn.distributed import all_gather_objects, gather_objects
-from frcnn.evaluation.encoding import with_encoded_masks
 from frcnn.modeling.modes import evaluation_mode
+from frcnn.ops.encoding import with_encoded_masks
 from frcnn.precision import Amp, autocast
 from frcnn.structures import Batch, Detections, DrawKey, Output
 

@@ -41,6 +41,11 @@ def class_color(class_index: int) -> Color:
     return round(r * 255), round(g * 255), round(b * 255)
 
 
+def line_width(image: np.ndarray) -> int:
+    """Of boxes and bones in pixels: thin on small pictures, visible on large ones."""
+    return int(np.clip(round(max(image.shape[:2]) / 320), 2, 6))
+
+
 def text_scale(image: np.ndarray) -> float:
     """OpenCV's font scale for labels on this image: small, but never too small to read."""
     return float(np.clip(max(image.shape[:2]) / 1600, 0.4, 1.2))
@@ -85,7 +90,7 @@ def draw_boxes(image: np.ndarray, boxes: np.ndarray, classes: np.ndarray, labels
     cv2 = opencv()
     canvas = np.ascontiguousarray(image).copy()
     height, width = canvas.shape[:2]
-    line = int(np.clip(round(max(height, width) / 320), 2, 6))
+    line = line_width(canvas)
     drawn = np.flatnonzero(np.isfinite(boxes).all(axis=1))
     edges = [width - 1, height - 1, width - 1, height - 1]
     corners = {i: boxes[i].clip(0, edges).round().astype(int).tolist() for i in drawn.tolist()}

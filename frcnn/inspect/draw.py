@@ -1,58 +1,64 @@
-"""Pictures of detections, alone or beside the ground truth, one by one and on a contact sheet. Pictures are RGB."""
+"""Pictures of objects: masks, keypoints and labelled boxes on a copy of the image. Pictures are RGB."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from frcnn.data.images import opencv
-from frcnn.data.roles import Dataset, Sample
+from frcnn.data.roles import Category, Sample
 from frcnn.errors import UserError
-from frcnn.inspect.boxes import DARK, LIGHT, draw_boxes, draw_text, text_size
-from frcnn.structures import Detections, Targets
+from frcnn.inspect.boxes import class_color, draw_boxes
+from frcnn.inspect.objects import Objects, annotated_objects, detected_objects
+from frcnn.inspect.shapes import draw_keypoints, draw_mask
+from frcnn.structures import Detections
 
-GAP = 8
-SMALLEST_SIDE = 384
-"""Images whose longer side is below this are enlarged, or their labels would cover them."""
 
-SHEET_SIDE = 400
-SHEET_COLUMNS = 2
-GREY = (170, 174, 180)
+def draw_objects(image: np.ndarray, objects: Objects) -> np.ndarray:
+    """A copy of the image with every object, the first on top; boxes and labels lie over keypoints, these over masks.
+
+    Args:
+        image: [h, w, 3] uint8 RGB.
+        objects: in pixels of the image.
+    """
+    canvas = np.ascontiguousarray(image).copy()
+    colors = [class_color(k) for k in objects.classes.tolist()]
+    if objects.mask_of is not None:
+        for i in reversed(range(len(objects))):
+            draw_mask(canvas, objects.mask_of(i), colors[i])
+    if objects.keypoints is not None:
+        for i in reversed(range(len(objects))):
+            skeleton = objects.categories[int(objects.classes[i])].skeleton
+            draw_keypoints(canvas, objects.keypoints[i], skeleton, colors[i])
+    return draw_boxes(canvas, objects.boxes, objects.classes, objects.labels)
 
 
 def draw_detections(
-    image: np.ndarray, boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray, names: Sequence[str]
+    image: np.ndarray, found: Detections, categories: Sequence[Category], *, score_thresh: float = 0.0
 ) -> np.ndarray:
-    """A copy of the image with every detection, each labelled such as "cat 0.93"; the best lies on top.
+    """A copy of the image with its detections, each labelled such as "cat 0.93"; the best lies on top.
 
     Args:
         image: [h, w, 3] uint8 RGB.
-        boxes: [n, 4] x1 y1 x2 y2 in pixels of the image.
-        scores: [n] in 0..1.
-        classes: [n] in 0..K-1.
-        names: of the K classes.
+        found: in pixels of the image.
+        categories: of the classes.
+        score_thresh: detections below this score are not drawn.
     """
-    labels = [f"{names[k]} {score:.2f}" for k, score in zip(classes.tolist(), scores.tolist(), strict=True)]
-    best_first = np.argsort(-scores, kind="stable")
-    return draw_boxes(image, boxes[best_first], classes[best_first], [labels[i] for i in best_first])
+    size = (int(image.shape[0]), int(image.shape[1]))
+    return draw_objects(image, detected_objects(found, categories, size, score_thresh))
 
 
-def draw_ground_truth(image: np.ndarray, boxes: np.ndarray, classes: np.ndarray, names: Sequence[str]) -> np.ndarray:
-    """A copy of the image with every object, each labelled with the name of its class.
+def draw_ground_truth(sample: Sample, categories: Sequence[Category]) -> np.ndarray:
+    """A copy of the sample's image with every object, each labelled with the name of its class.
 
     Args:
-        image: [h, w, 3] uint8 RGB.
-        boxes: [n, 4] x1 y1 x2 y2 in pixels of the image.
-        classes: [n] in 0..K-1.
-        names: of the K classes.
+        sample: as the data set gives it, or transformed.
+        categories: of the classes.
     """
-    return draw_boxes(image, boxes, classes, [names[k] for k in classes.tolist()])
+    return draw_objects(sample.image, annotated_objects(sample, categories))
 
 
 def save_image(path: str | os.PathLike[str], image: np.ndarray) -> None:
@@ -73,151 +79,3 @@ def save_image(path: str | os.PathLike[str], image: np.ndarray) -> None:
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(encoded.tobytes())
-
-
-def side_by_side(
-    image: np.ndarray,
-    ground_truth: Targets,
-    detections: Detections,
-    names: Sequence[str],
-    title: str,
-    *,
-    score_thresh: float = 0.5,
-    longest_side: int | None = None,
-) -> np.ndarray:
-    """One picture: the title, below it the ground truth on the left and the detections on the right.
-
-    Args:
-        image: [h, w, 3] uint8 RGB.
-        ground_truth: in pixels of the image.
-        detections: in pixels of the image.
-        names: of the classes.
-        title: such as "val, image 17".
-        score_thresh: detections below this score are not drawn, and counted in the caption.
-        longest_side: of each half in pixels; None keeps the image's size, and enlarges small images.
-
-    Returns:
-        [H, W, 3] uint8 RGB.
-    """
-    image, factor = _resized(image, longest_side)
-    gt_boxes = ground_truth.boxes.cpu().numpy() * factor  # [G, 4]
-    left = draw_ground_truth(image, gt_boxes, ground_truth.classes.cpu().numpy(), names)
-    shown = detections.select(detections.scores >= score_thresh).to("cpu")
-    boxes, scores = shown.boxes.float().numpy() * factor, shown.scores.float().numpy()  # [D, 4], [D]
-    right = draw_detections(image, boxes, scores, shown.classes.numpy(), names)
-    halves = [
-        _captioned(left, f"ground truth: {len(gt_boxes)}"),
-        _captioned(right, _detections_caption(detections.scores, len(shown), score_thresh)),
-    ]
-    gap = np.full((halves[0].shape[0], GAP, 3), DARK, dtype=np.uint8)
-    picture = np.hstack([halves[0], gap, halves[1]])
-    return np.vstack([_bar(picture.shape[1], title, scale=0.5, color=LIGHT), picture])
-
-
-def save_gallery(
-    folder: str | os.PathLike[str],
-    dataset: Dataset,
-    detections: Mapping[int, Detections],
-    *,
-    title: str,
-    num_images: int = 16,
-    score_thresh: float = 0.5,
-) -> list[Path]:
-    """Writes pictures of some images of a data set, and all of them on `contact_sheet.png`.
-
-    Args:
-        folder: made where it does not exist.
-        dataset: gives the images, as they are in their files, and the ground truth.
-        detections: image id -> what was found, in pixels of the original images.
-        title: what the images are of, such as the name of the test set; the image id is added.
-        num_images: how many, spread evenly over the data set.
-        score_thresh: detections below this score are not drawn.
-
-    Returns:
-        the files written, the contact sheet last.
-    """
-    names = [category.name for category in dataset.categories]
-    folder, files, thumbnails = Path(folder), [], []
-    for index in np.unique(np.linspace(0, len(dataset) - 1, min(num_images, len(dataset))).astype(int)).tolist():
-        sample = dataset[index]
-        found = _in_pixels_of(sample, detections.get(sample.image_id))
-        targets = Targets(torch.from_numpy(sample.boxes), torch.from_numpy(sample.classes))
-        draw = partial(
-            side_by_side,
-            sample.image,
-            targets,
-            found,
-            names,
-            f"{title}, image {sample.image_id}",
-            score_thresh=score_thresh,
-        )
-        files.append(folder / f"image_{sample.image_id}.png")
-        save_image(files[-1], draw())
-        # drawn again rather than made smaller, so that the labels can still be read
-        thumbnails.append(draw(longest_side=SHEET_SIDE))
-    if thumbnails:
-        files.append(folder / "contact_sheet.png")
-        save_image(files[-1], _contact_sheet(thumbnails))
-    return files
-
-
-def _resized(image: np.ndarray, longest_side: int | None) -> tuple[np.ndarray, float]:
-    """The image at the size in which it is drawn, and by how much that is larger."""
-    cv2 = opencv()
-    longest = max(image.shape[:2])
-    if longest_side is None:
-        # whole multiples keep the pixels of a small image evenly wide
-        factor = float(-(-SMALLEST_SIDE // longest)) if longest < SMALLEST_SIDE else 1.0
-    else:
-        factor = longest_side / longest
-    if factor == 1:
-        return image, 1.0
-    size = (max(round(image.shape[1] * factor), 1), max(round(image.shape[0] * factor), 1))
-    return cv2.resize(image, size, interpolation=cv2.INTER_CUBIC if factor > 1 else cv2.INTER_AREA), factor
-
-
-def _detections_caption(all_scores: torch.Tensor, num_shown: int, score_thresh: float) -> str:
-    hidden = len(all_scores) - num_shown
-    caption = f"detections: {num_shown} with score >= {score_thresh:.2f}"
-    if not num_shown and hidden:
-        return f"{caption} (the best is {all_scores.max().item():.2f})"
-    return caption
-
-
-def _captioned(image: np.ndarray, caption: str) -> np.ndarray:
-    return np.vstack([_bar(image.shape[1], caption, scale=0.42, color=GREY), image])
-
-
-def _bar(width: int, text: str, scale: float, color: tuple[int, int, int]) -> np.ndarray:
-    """A dark strip with one line of text, made smaller where it would not fit."""
-    while scale > 0.3 and text_size(text, scale)[0] > width - 2 * GAP:
-        scale -= 0.02
-    height = text_size("Ag", scale)[1]
-    bar = np.full((height + 2 * GAP, width, 3), DARK, dtype=np.uint8)
-    draw_text(bar, text, (GAP, GAP), scale, color)
-    return bar
-
-
-def _in_pixels_of(sample: Sample, found: Detections | None) -> Detections:
-    """Detections, which are in pixels of the original image, in those of the sample's image."""
-    if found is None:
-        empty = torch.zeros(0)
-        return Detections(empty.reshape(0, 4), empty, empty.long(), empty.long())
-    (height, width), (original_height, original_width) = sample.image.shape[:2], sample.original_size
-    x, y = width / original_width, height / original_height
-    return replace(found, boxes=found.boxes.cpu() * torch.tensor([x, y, x, y]))
-
-
-def _contact_sheet(pictures: Sequence[np.ndarray]) -> np.ndarray:
-    """Pictures in rows, each row as high as its highest."""
-    columns = min(SHEET_COLUMNS, len(pictures))
-    width = max(picture.shape[1] for picture in pictures)
-    rows = []
-    for start in range(0, len(pictures), columns):
-        row = pictures[start : start + columns]
-        strip = np.full((max(p.shape[0] for p in row) + 2 * GAP, columns * (width + 2 * GAP), 3), DARK, dtype=np.uint8)
-        for column, picture in enumerate(row):
-            x = column * (width + 2 * GAP) + GAP
-            strip[GAP : GAP + picture.shape[0], x : x + picture.shape[1]] = picture
-        rows.append(strip)
-    return np.vstack(rows)

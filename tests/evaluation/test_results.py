@@ -1,12 +1,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
+import torch
+from pycocotools import mask as coco_mask
 
 from frcnn.data.roles import Category
 from frcnn.evaluation.results import coco_results, save_coco_results
 from frcnn.evaluation.roles import ClassMetrics, EvaluationResult
+from frcnn.structures import EncodedMasks
 
 CATEGORIES = [Category(18, "cat"), Category(90, "dog")]
 
@@ -17,6 +22,21 @@ def test_classes_become_category_ids_and_corners_become_widths(found):
         {"image_id": 5, "category_id": 90, "bbox": [10.0, 20.0, 30.0, 40.0], "score": 0.5},
         {"image_id": 4, "category_id": 18, "bbox": [0.0, 0.0, 1.0, 2.0], "score": 0.25},
     ]
+
+
+def test_masks_and_keypoints_are_written_as_cocos_tools_read_them(found):
+    """The mask is the first of two columns of a 2 x 2 image; a point half a pixel from the corner lies in pixel 0, 0."""
+    mask = coco_mask.encode(np.asfortranarray(np.array([[1, 0], [1, 0]], np.uint8)))
+    one = replace(
+        found((0, 0.5, (0, 0, 1, 2))),
+        encoded_masks=EncodedMasks((2, 2), (mask["counts"],)),
+        keypoints=torch.tensor([[[0.5, 0.5, 0.25], [1.5, 0.0, 0.75]]]),
+    )
+    (result,) = json.loads(json.dumps(coco_results({1: one, 2: found()}, CATEGORIES)))
+    assert result["keypoints"] == [0.0, 0.0, 0.25, 1.0, -0.5, 0.75]
+    np.testing.assert_array_equal(coco_mask.decode(result["segmentation"]), [[1, 0], [1, 0]])
+    not_finite = replace(one, keypoints=torch.full((1, 2, 3), torch.nan))
+    assert coco_results({1: not_finite}, CATEGORIES) == []
 
 
 def test_what_json_cannot_write_is_left_out(found):

@@ -5,26 +5,19 @@ import pytest
 import torch
 
 from frcnn.data.images import read_image
-from frcnn.data.roles import Category, Dataset, Sample
+from frcnn.data.masks import PolygonMask
+from frcnn.data.roles import Category, Sample
 from frcnn.errors import UserError
 from frcnn.inspect.boxes import _place_chip, class_color, draw_boxes
-from frcnn.inspect.draw import draw_detections, draw_ground_truth, save_gallery, save_image, side_by_side
-from frcnn.structures import Detections, Targets
+from frcnn.inspect.draw import draw_detections, draw_ground_truth, save_image
+from frcnn.inspect.shapes import OPACITY, draw_keypoints, draw_mask
+from frcnn.structures import Detections
 
-NAMES = ["circle", "square"]
+CATEGORIES = (Category(1, "circle"), Category(2, "square", ("left", "right", "top"), ((0, 1), (1, 2))))
 
 
 def grey(height: int, width: int) -> np.ndarray:
     return np.full((height, width, 3), 128, dtype=np.uint8)
-
-
-def found(*scored: tuple[float, tuple[float, ...]]) -> Detections:
-    return Detections(
-        boxes=torch.tensor([box for _, box in scored]).reshape(-1, 4),
-        scores=torch.tensor([score for score, _ in scored]),
-        classes=torch.zeros(len(scored), dtype=torch.int64),
-        index=torch.arange(len(scored)),
-    )
 
 
 def test_a_box_is_drawn_in_the_colour_of_its_class_and_the_image_stays():
@@ -67,55 +60,70 @@ def test_labels_do_not_hide_each_other_where_there_is_room():
             assert not chip.overlaps(other.x1, other.y1, other.x2 - other.x1, other.y2 - other.y1)
 
 
-def test_the_best_detection_lies_on_top():
-    boxes = np.array([[50.0, 60.0, 250.0, 160.0]] * 2)
-    drawn = draw_detections(grey(200, 300), boxes, np.array([0.3, 0.9]), np.array([0, 1]), NAMES)
+def found(boxes, scores, classes, **more) -> Detections:
+    return Detections(
+        torch.tensor(boxes).reshape(-1, 4),
+        torch.tensor(scores),
+        torch.tensor(classes),
+        torch.arange(len(scores)),
+        **more,
+    )
+
+
+def test_the_best_detection_lies_on_top_and_low_scores_are_left_out():
+    same = [[50.0, 60.0, 250.0, 160.0]] * 2
+    drawn = draw_detections(grey(200, 300), found(same, [0.3, 0.9], [0, 1]), CATEGORIES)
     assert tuple(drawn[160, 150].tolist()) == class_color(1)
-    drawn = draw_ground_truth(grey(200, 300), boxes, np.array([0, 1]), NAMES)
-    assert tuple(drawn[160, 150].tolist()) == class_color(0)
+    none = draw_detections(grey(200, 300), found(same, [0.3, 0.9], [0, 1]), CATEGORIES, score_thresh=0.95)
+    assert (none == 128).all()
+    sample = Sample(grey(200, 300), np.array(same, np.float32), np.array([0, 1]), 1, (200, 300))
+    assert tuple(draw_ground_truth(sample, CATEGORIES)[160, 150].tolist()) == class_color(0)
 
 
-def test_side_by_side_enlarges_small_images_and_hides_low_scores():
-    """128 px become 384, three times; the halves are 8 px apart."""
-    targets = Targets(torch.tensor([[40.0, 40.0, 100.0, 100.0]]), torch.tensor([0]))
-    picture = side_by_side(grey(128, 128), targets, found((0.4, (40, 40, 100, 100))), NAMES, "val, image 1")
-    assert picture.shape[1] == 2 * 384 + 8
-    bars = picture.shape[0] - 384
-    lower_edge = bars + 300
-    assert tuple(picture[lower_edge, 210].tolist()) == class_color(0)
-    assert tuple(picture[lower_edge, 392 + 210].tolist()) == (128, 128, 128)
+def tinted(color) -> list[int]:
+    return [round(128 * (1 - OPACITY) + part * OPACITY) for part in color]
 
 
-def test_side_by_side_of_nothing():
-    none = Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
-    picture = side_by_side(grey(400, 500), none, found(), NAMES, "a title that is longer than the picture " * 9)
-    assert picture.shape[1] == 2 * 500 + 8
+def test_a_mask_is_tinted_and_outlined_and_the_rest_stays():
+    canvas, mask = grey(100, 100), np.zeros((100, 100), bool)
+    mask[20:60, 30:70] = True
+    draw_mask(canvas, mask, class_color(1))
+    assert canvas[40, 50].tolist() == tinted(class_color(1))
+    assert canvas[20, 50].tolist() == list(class_color(1))  # its upper edge
+    assert canvas[10, 50].tolist() == [128] * 3
+    half_the_size = mask[::2, ::2]
+    again = grey(100, 100)
+    draw_mask(again, half_the_size, class_color(1))
+    assert (again == canvas).all()
+    draw_mask(again, np.zeros((100, 100), bool), class_color(0))
+    assert (again == canvas).all()
 
 
-class Squares(Dataset):
-    categories = (Category(1, "circle"), Category(2, "square"))
-
-    def __len__(self) -> int:
-        return 10
-
-    def __getitem__(self, index: int) -> Sample:
-        boxes = np.array([[10, 10, 50, 40]], dtype=np.float32)
-        return Sample(grey(60, 80 + index), boxes, np.array([1]), image_id=100 + index, original_size=(60, 80 + index))
-
-
-def test_gallery_is_spread_over_the_data_set_and_has_a_contact_sheet(tmp_path):
-    files = save_gallery(tmp_path / "new", Squares(), {100: found((0.9, (10, 10, 50, 40)))}, title="val", num_images=3)
-    assert [file.name for file in files] == ["image_100.png", "image_104.png", "image_109.png", "contact_sheet.png"]
-    assert all(file.is_file() for file in files)
-    assert read_image(str(files[-1])).shape[1] > 1600
+def test_keypoints_that_are_seen_are_joined():
+    """Of three points in a row the last is not labelled: there is a bone between the first two and none to the last."""
+    canvas = grey(100, 200)
+    points = np.array([[20.0, 50, 2], [100, 50, 1], [180, 50, 0]])
+    draw_keypoints(canvas, points, ((0, 1), (1, 2)), class_color(0))
+    assert canvas[50, 20].tolist() == canvas[50, 100].tolist() == list(class_color(0))
+    assert canvas[50, 60].tolist() == list(class_color(0))
+    assert canvas[50, 140].tolist() == canvas[50, 180].tolist() == [128] * 3
+    draw_keypoints(canvas, np.array([[np.nan, 0, 1], [1e12, -1e12, 1], [5, 5, 1]]), ((0, 1), (1, 2)), class_color(0))
 
 
-def test_gallery_of_an_empty_data_set(tmp_path):
-    class Empty(Squares):
-        def __len__(self) -> int:
-            return 0
-
-    assert save_gallery(tmp_path, Empty(), {}, title="val") == []
+def test_detections_and_samples_show_masks_and_keypoints():
+    """A mask of ones fills its box; the polygon of the sample is the left half of it."""
+    box, points = [50.0, 60.0, 250.0, 160.0], np.array([[[60.0, 70.0, 2], [200, 70, 2], [200, 150, 0]]], np.float32)
+    one = found([box], [0.9], [1], masks=torch.ones(1, 28, 28), keypoints=torch.from_numpy(points))
+    drawn = draw_detections(grey(200, 300), one, CATEGORIES)
+    assert drawn[120, 200].tolist() == tinted(class_color(1))
+    assert drawn[70, 130].tolist() == list(class_color(1))  # the bone
+    polygon = PolygonMask((np.array([[50.0, 60], [150, 60], [150, 160], [50, 160]]),))
+    boxes = np.array([box], np.float32)
+    sample = Sample(grey(200, 300), boxes, np.array([1]), 1, (200, 300), masks=[polygon], keypoints=points)
+    drawn = draw_ground_truth(sample, CATEGORIES)
+    assert drawn[120, 100].tolist() == tinted(class_color(1))
+    assert drawn[120, 200].tolist() == [128] * 3
+    assert drawn[70, 180].tolist() == list(class_color(1))
 
 
 def test_saved_images_are_rgb_again_when_read(tmp_path):

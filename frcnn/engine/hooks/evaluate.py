@@ -11,7 +11,7 @@ from frcnn.engine.roles import HOOKS, Hook
 from frcnn.engine.trainer import Trainer
 from frcnn.engine.validation import Evaluation, evaluate_losses, named_losses
 from frcnn.evaluation.results import save_coco_results
-from frcnn.inspect.draw import save_gallery
+from frcnn.inspect.gallery import save_gallery
 
 logger = logging.getLogger("frcnn")
 
