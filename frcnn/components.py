@@ -31,6 +31,7 @@ COMPONENT_MODULES = (
     "frcnn.modeling.precomputed_proposals",
     "frcnn.modeling.region_matcher",
     "frcnn.modeling.res5_roi_heads",
+    "frcnn.modeling.residual_box_head",
     "frcnn.modeling.roi_heads",
     "frcnn.modeling.rpn",
     "frcnn.modeling.rpn_head",

@@ -5,13 +5,14 @@ import torch
 
 from frcnn.modeling.box_heads import TwoMLPHead
 from frcnn.modeling.box_predictors import FastRCNNPredictor
-from frcnn.modeling.double_head import DoubleHeadExtROIHeads, DoubleHeadROIHeads, ResidualBoxHead, enlarge_boxes
+from frcnn.modeling.double_head import DoubleHeadExtROIHeads, DoubleHeadROIHeads, enlarge_boxes
 from frcnn.modeling.groie import GRoIE
 from frcnn.modeling.losses import L1Loss, SoftmaxCrossEntropy
 from frcnn.modeling.matchers import IoUMatcher
 from frcnn.modeling.nms import NMS
 from frcnn.modeling.poolers import ROIAlign
 from frcnn.modeling.postprocess import Postprocess
+from frcnn.modeling.residual_box_head import ResidualBoxHead
 from frcnn.modeling.samplers import BalancedPositiveNegativeSampler, OHEMSampler
 from frcnn.ops.boxes import BoxCoder
 from frcnn.structures import Batch, FeatureShape, Proposals, Targets

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from frcnn.modeling.fcos import FCOSProposalGenerator, SideCoder, fuse
+from frcnn.modeling.fcos import FCOSProposalGenerator
+from frcnn.modeling.fcos_head import SideCoder, fuse
 from frcnn.modeling.fcos_matcher import FCOSMatcher, centerness, distances
 from frcnn.modeling.losses import GIoULoss, L1Loss, SigmoidFocalLoss, SoftmaxCrossEntropy
 from frcnn.modeling.matchers import ATSSMatcher, IoUMatcher
