@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -71,18 +72,22 @@ class TrainLoader:
         images = len(self.dataset) if self.image_sampler is None else self.image_sampler.epoch_size
         return images / self.batch_size
 
+    def from_the_start(self) -> Iterator[Batch]:
+        """The batches from the first one on, whatever was taken; read in this process, and not counted."""
+        return deliver(self._source, self._share_of_batches(0), replace(self._options, num_workers=0))
+
     def __iter__(self) -> Iterator[Batch]:
         """Goes on behind the last batch that was taken: `position` counts those, not the ones that workers prepared."""
-        for batch in deliver(self._source, self._share_of_batches(), self._options):
+        for batch in deliver(self._source, self._share_of_batches(self.position), self._options):
             self.position += 1
             yield batch
 
-    def _share_of_batches(self) -> Iterator[list[Draw]]:
+    def _share_of_batches(self, start_batch: int) -> Iterator[list[Draw]]:
         sizes = self.dataset.image_sizes
         groups = aspect_ratio_groups(sizes) if self.aspect_ratio_grouping else np.zeros(len(sizes), np.int64)
         share = self.batch_size // distributed.world_size()
         first = share * distributed.rank()
-        for draws in batch_stream(groups, self.batch_size, self.seed, self.position, self.image_sampler):
+        for draws in batch_stream(groups, self.batch_size, self.seed, start_batch, self.image_sampler):
             yield draws[first : first + share]
 
 

@@ -6,6 +6,7 @@ from frcnn.engine.hooks.ema import EMA
 from frcnn.engine.hooks.evaluate import Evaluate, SavePictures, ValidationLoss
 from frcnn.engine.hooks.guard import NaNGuard
 from frcnn.engine.hooks.log import LogMetrics
+from frcnn.engine.hooks.precise_bn import PreciseBN
 from frcnn.engine.hooks.profile import Profile
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Evaluate",
     "LogMetrics",
     "NaNGuard",
+    "PreciseBN",
     "Profile",
     "SaveCheckpoint",
     "SavePictures",
