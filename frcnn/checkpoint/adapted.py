@@ -34,5 +34,6 @@ def named_as_in(model: nn.Module, weights: Weights) -> Mapping[str, Tensor]:
 
 def _candidates(name: str) -> Iterator[str]:
     yield _PREFIX + name
+    yield _PREFIX + re.sub(r"(denselayer\d+\.(?:norm|conv))\.", r"\1", name)  # torchvision's files of DenseNets
     yield _PREFIX + "model." + name  # timm's wrapper of networks that give their intermediate maps themselves
     yield _PREFIX + re.sub(r"^(\w+)\.(\d+)\.", r"\1_\2.", name)  # timm's wrapper that takes rows of layers apart

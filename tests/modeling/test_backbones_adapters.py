@@ -1,6 +1,7 @@
 """Networks of torchvision and timm as backbones."""
 
 import copy
+import re
 import sys
 
 import pytest
@@ -88,8 +89,11 @@ def test_batch_norms_are_exchanged(norm, kind):
     assert isinstance(layer, kind)
 
 
-def test_weights_of_torchvision_find_their_places(tmp_path):
+@pytest.mark.parametrize("published", [False, True])
+def test_weights_of_torchvision_find_their_places(tmp_path, published):
     theirs = torchvision.models.densenet121(weights=None).state_dict()
+    if published:  # torchvision's files have the names that its layers once had: denselayer1.norm.1.weight
+        theirs = {re.sub(r"(denselayer\d+\.(?:norm|conv))([12])", r"\1.\2", name): t for name, t in theirs.items()}
     torch.save(theirs, tmp_path / "densenet121.pth")
     with torch.device("meta"):
         model = Model(TorchvisionBackbone(model="densenet121", nodes=DENSE_NODES))

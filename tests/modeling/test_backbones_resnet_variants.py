@@ -50,7 +50,7 @@ def test_it_computes_what_torchvision_computes(build, name):
     with torch.no_grad():
         x = theirs.layer1(theirs.maxpool(theirs.relu(theirs.bn1(theirs.conv1(IMAGES)))))
         expected = theirs.layer4(theirs.layer3(theirs.layer2(x)))
-        torch.testing.assert_close(ours(IMAGES)["res5"], expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(ours(IMAGES)["res5"], expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def test_it_computes_what_torchvision_computes(build, name, left_out):
     )
     x = images(64, 96)
     with torch.no_grad():
-        torch.testing.assert_close(ours(x)["c5"], theirs_of_last_map(theirs, x), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(ours(x)["c5"], theirs_of_last_map(theirs, x), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", SMALL)

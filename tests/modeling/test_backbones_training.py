@@ -87,3 +87,12 @@ def test_one_step(name, tiny_detector, tiny_batch):
     grads = [p.grad for key, p in backbone.items() if key.startswith(first)]
     assert grads and all(grad is not None and grad.isfinite().all() for grad in grads)
     assert any(grad.any() for grad in grads)
+
+
+@pytest.mark.parametrize("name", ["deformable ResNet", "Swin", "ViT", "torchvision"])
+def test_the_exported_backbone_equals_the_eager_one(name):
+    backbone = CASES[name][0]().eval()
+    first, second = torch.randn(2, 1, 3, 80, 112, generator=torch.Generator().manual_seed(0))
+    exported = torch.export.export(backbone, (first,), strict=False).module()
+    with torch.no_grad():
+        torch.testing.assert_close(exported(second), backbone(second))
