@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from frcnn.data.federated import lists_of
 from frcnn.data.keypoints import labelled_inside
 from frcnn.data.masks import Mask
 from frcnn.data.roles import Category, GroundTruth
@@ -23,7 +24,8 @@ class AnnotationStore:
     The columns are, for n images and m objects sorted by image: `image_ids` [n], `image_sizes` [n, 2] (h, w), `names`
     and `name_offsets` [n + 1], `offsets` [n + 1] (the objects of image i are offsets[i] to offsets[i + 1]),
     `annotation_ids` [m], `classes` [m], `boxes` [m, 4] float64 x1 y1 x2 y2 as in the file, `areas` [m], `iscrowd` [m],
-    `source` [m, 2], and where they were asked for `keypoints` [m, J, 3] float64.
+    `source` [m, 2], where they were asked for `keypoints` [m, J, 3] float64, and where the file has them `difficult` [m] and
+    the lists of classes of federated.py.
 
     Args:
         path: the annotation file.
@@ -106,6 +108,9 @@ class AnnotationStore:
             iscrowd=columns["iscrowd"],
             segmentation=self.segmentation if self.has_segmentation else None,
             keypoints=columns.get("keypoints"),
+            difficult=columns.get("difficult"),
+            absent_classes=lists_of("absent", columns),
+            unfinished_classes=lists_of("unfinished", columns),
         )
 
     def segmentation(self, annotation: int) -> Any:

@@ -21,6 +21,7 @@ from frcnn.data.annotation_checks import (
 )
 from frcnn.data.annotation_store import AnnotationStore, file_version
 from frcnn.data.coco_json import CocoColumns, read_columns
+from frcnn.data.federated import class_lists
 from frcnn.data.segmentations import has_segmentation, segmentation_causes
 from frcnn.data.shared import SharedArrays
 from frcnn.errors import UserError
@@ -58,7 +59,7 @@ def read_annotations(
     good, notes = _good_annotations(columns, image_index, classes, path, on_bad_annotation, masks)
     notes += _overhang_notes(columns, image_index, good)
     kept, drop_note = _kept_images(columns, image_index, good, path, images_without_objects)
-    arrays = _sorted_arrays(columns, image_index, classes, good, kept)
+    arrays = _sorted_arrays(columns, image_index, classes, good, kept) | _searched_classes(columns, kept, path)
     crowds = int(arrays["iscrowd"].sum())
     summary = (
         f"{len(kept):,} images, {len(arrays['classes']) - crowds:,} objects of {len(columns.categories)} classes, "
@@ -169,6 +170,18 @@ def _sorted_arrays(
     }
     if columns.keypoints is not None:
         arrays["keypoints"] = columns.keypoints[order]
+    if columns.difficult.any():
+        arrays["difficult"] = columns.difficult[order]
+    return arrays
+
+
+def _searched_classes(columns: CocoColumns, kept: np.ndarray, path: str) -> dict[str, np.ndarray]:
+    """What the kept images were searched for, where the file says so."""
+    category_ids, image_ids = [category.id for category in columns.categories], columns.image_ids[kept].tolist()
+    arrays: dict[str, np.ndarray] = {}
+    for name, lists in (("absent", columns.absent), ("unfinished", columns.unfinished)):
+        if lists is not None:
+            arrays |= class_lists(name, [lists[image] for image in kept.tolist()], category_ids, image_ids, path)
     return arrays
 
 

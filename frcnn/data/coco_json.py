@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 import numpy as np
@@ -31,9 +31,12 @@ class _Document(msgspec.Struct):
 
 class _Image(msgspec.Struct, gc=False):
     id: int
-    file_name: str
     height: int
     width: int
+    file_name: str | None = None
+    coco_url: str | None = None
+    neg_category_ids: list[int] | None = None
+    not_exhaustive_category_ids: list[int] | None = None
 
 
 class _Category(msgspec.Struct, gc=False):
@@ -41,6 +44,7 @@ class _Category(msgspec.Struct, gc=False):
     name: str
     keypoints: tuple[str, ...] | None = None
     skeleton: list[tuple[int, int]] | None = None
+    frequency: Literal["r", "c", "f"] | None = None
 
 
 class _Annotation(msgspec.Struct, gc=False):
@@ -50,6 +54,7 @@ class _Annotation(msgspec.Struct, gc=False):
     id: int | None = None
     area: Number = None
     iscrowd: int | bool | None = 0
+    difficult: int | bool | None = None
 
 
 class _PointedAnnotation(_Annotation, gc=False):
@@ -78,6 +83,10 @@ class CocoColumns:
         source: [m, 2] int64, first and one past the last byte of each annotation in the file.
         keypoints: [m, J, 3] float64 x, y, visibility, zeros where an object has none; None when they were not asked for.
         keypoint_numbers: [m] int64, how many numbers the file gives: 0, or 3 J if it is right; None likewise.
+        difficult: [m] bool (Pascal VOC); all False where the file says nothing of it.
+        absent: n lists of category ids that are not in the image (LVIS: neg_category_ids); None where no image has one.
+        unfinished: n lists of category ids of which not every object is annotated (LVIS: not_exhaustive_category_ids);
+            None likewise.
     """
 
     categories: tuple[Category, ...]
@@ -91,8 +100,11 @@ class CocoColumns:
     areas: np.ndarray
     iscrowd: np.ndarray
     source: np.ndarray
+    difficult: np.ndarray
     keypoints: np.ndarray | None = None
     keypoint_numbers: np.ndarray | None = None
+    absent: list[list[int]] | None = None
+    unfinished: list[list[int]] | None = None
 
 
 def read_columns(path: str, *, keypoints: bool = False) -> CocoColumns:
@@ -116,10 +128,27 @@ def read_columns(path: str, *, keypoints: bool = False) -> CocoColumns:
         categories=categories,
         image_ids=np.array([image.id for image in images], np.int64),
         image_sizes=np.array([(image.height, image.width) for image in images], np.int64).reshape(-1, 2),
-        file_names=[image.file_name for image in images],
+        file_names=[_file_name(image, index, path) for index, image in enumerate(images)],
+        absent=_lists([image.neg_category_ids for image in images]),
+        unfinished=_lists([image.not_exhaustive_category_ids for image in images]),
         source=_source(document.annotations, buffer, shifts),
         **_annotation_columns(document.annotations, path, num_keypoints),
     )
+
+
+def _file_name(image: _Image, index: int, path: str) -> str:
+    """LVIS gives an address instead, whose last two parts are the folder and the name of the file: val2017/000000000139.jpg."""
+    if image.file_name is not None:
+        return image.file_name
+    if image.coco_url is not None:
+        return "/".join(image.coco_url.split("/")[-2:])
+    raise UserError(
+        f"{path}: images[{index}] (id {image.id}): Object missing required field `file_name`; correct the value in the file"
+    )
+
+
+def _lists(values: Sequence[list[int] | None]) -> list[list[int]] | None:
+    return None if all(value is None for value in values) else [value or [] for value in values]
 
 
 def map_file(path: str) -> mmap.mmap:
@@ -206,7 +235,9 @@ def _categories(rows: Sequence[_Category], path: str) -> tuple[Category, ...]:
                 f"expected numbers in 1..{len(names)}; correct 'skeleton' in the file"
             )
     return tuple(
-        Category(row.id, row.name, row.keypoints or (), tuple((a - 1, b - 1) for a, b in row.skeleton or ()))
+        Category(
+            row.id, row.name, row.keypoints or (), tuple((a - 1, b - 1) for a, b in row.skeleton or ()), row.frequency
+        )
         for row in sorted(rows, key=lambda row: row.id)
     )
 
@@ -235,6 +266,7 @@ def _columns(rows: Sequence[_Annotation]) -> dict[str, np.ndarray]:
         "bboxes": np.array([row.bbox for row in rows], np.float64).reshape(-1, 4),
         "areas": np.array([row.area for row in rows], np.float64),
         "iscrowd": np.array([bool(row.iscrowd) for row in rows], bool),
+        "difficult": np.array([bool(row.difficult) for row in rows], bool),
     }
 
 
