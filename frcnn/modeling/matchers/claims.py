@@ -36,16 +36,16 @@ class Ranking(NamedTuple):
     Args:
         value: [g, N], higher is better; -inf is never claimed.
         iou: [g, N].
-        count: [g] int64, how many each may claim.
+        limit: [g] int64, how many each may claim.
     """
 
     value: Tensor
     iou: Tensor
-    count: Tensor
+    limit: Tensor
 
 
 def best_claims(
-    rank: Callable[[slice], Ranking], num_gts: int, num_candidates: int, max_count: int, device: torch.device
+    rank: Callable[[slice], Ranking], num_gts: int, num_candidates: int, max_limit: int, device: torch.device
 ) -> Claims:
     """Every ground truth claims its best candidates. Memory does not grow with the number of ground truths.
 
@@ -53,10 +53,10 @@ def best_claims(
         rank: what the ground truths of a slice think of the candidates.
         num_gts: G.
         num_candidates: N.
-        max_count: the largest `count` that `rank` gives.
+        max_limit: the largest `limit` that `rank` gives.
         device: where the candidates are.
     """
-    kept = min(max_count, num_candidates)
+    kept = min(max_limit, num_candidates)
     place = torch.arange(kept, device=device)
     # One tensor for all chunks: small results kept between large temporaries would scatter the heap over gigabytes.
     candidate = torch.empty((num_gts, kept), dtype=torch.int64, device=device)
@@ -66,7 +66,7 @@ def best_claims(
         chunk = slice(first, first + step)
         ranking = rank(chunk)
         best, index = ranking.value.topk(kept)  # [g, kept] each
-        value[chunk] = best.where(place < ranking.count[:, None], -torch.inf)
+        value[chunk] = best.where(place < ranking.limit[:, None], -torch.inf)
         candidate[chunk], iou[chunk] = index, ranking.iou.gather(1, index)
     gt, column = torch.nonzero(value > -torch.inf, as_tuple=True)
     return Claims(gt, candidate[gt, column], value[gt, column], iou[gt, column])

@@ -61,8 +61,8 @@ class SimOTAMatcher(Matcher):
             close = self._close(boxes, gt_boxes[chunk])  # [g, N]
             cost = self.class_weight * class_cost.of(targets.classes[chunk])
             cost = cost - self.iou_weight * torch.log(iou + EPS) + OUTSIDE_COST * ~close
-            count = iou.topk(min(self.max_positives, len(boxes))).values.sum(dim=1).long().clamp(min=1)  # [g]
-            return Ranking((-cost).where(close | (iou > 0), -torch.inf), iou, count)
+            limit = iou.topk(min(self.max_positives, len(boxes))).values.sum(dim=1).long().clamp(min=1)  # [g]
+            return Ranking((-cost).where(close | (iou > 0), -torch.inf), iou, limit)
 
         claims = best_claims(rank, len(gt_boxes), len(boxes), self.max_positives, boxes.device)
         return highest_claim_wins(claims, len(boxes), len(gt_boxes))

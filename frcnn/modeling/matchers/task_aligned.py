@@ -43,8 +43,8 @@ class TaskAlignedMatcher(Matcher):
             iou = box_iou(gt_boxes[chunk], predictions.boxes)  # [g, N]
             alignment = scores[:, targets.classes[chunk]].T ** self.alpha * iou**self.beta  # [g, N]
             inside = points_inside(centers, gt_boxes[chunk, None])
-            count = torch.full((len(iou),), self.max_positives, device=iou.device)
-            return Ranking(alignment.where(inside & (alignment > 0), -torch.inf), iou, count)
+            limit = torch.full((len(iou),), self.max_positives, device=iou.device)
+            return Ranking(alignment.where(inside & (alignment > 0), -torch.inf), iou, limit)
 
         claims = best_claims(rank, len(gt_boxes), len(boxes), self.max_positives, boxes.device)
         return highest_claim_wins(claims._replace(value=claims.iou), len(boxes), len(gt_boxes))
