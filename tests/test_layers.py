@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent / "frcnn"
 FLOORS = [
     {"config", "structures", "distributed", "device", "errors", "precision"},
-    {"ops"},
+    {"ops", "detectron2"},
     {"modeling", "data"},
     {"evaluation", "checkpoint", "inspect"},
     {"engine"},
@@ -18,7 +18,7 @@ FLOORS = [
     {"experiment"},
     {"anchor_fitting", "assembly", "run_folder", "run_log"},
     {"request"},
-    {"convert", "run", "deploy"},
+    {"convert", "import_config", "run", "deploy"},
     {"benchmark"},
     {"cli"},
 ]

@@ -1,6 +1,7 @@
 """Merging: a file stands on its `_BASE_`, and an argument of the command line on both.
 
-Of several bases each wins over those before it, and the child over all. The child wins key by key; lists are replaced whole; a node that names another component starts afresh.
+Of several bases each wins over those before it, and the child over all: key by key; lists are replaced whole; a node that
+names another component starts afresh.
 """
 
 from __future__ import annotations
@@ -28,9 +29,18 @@ def load_tree(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Tr
     Raises:
         UserError: a file is missing or is not YAML. Smaller mistakes are kept in the tree and reported when it is read.
     """
-    tree = Tree(MapNode(Mark(str(path), 1), {}, {}))
-    tree.root = _load_file(str(path), None, (), tree.problems)
-    return _finish(tree, overrides)
+    root, problems = load_nodes(path)
+    return _finish(Tree(root, problems), overrides)
+
+
+def load_nodes(path: str | os.PathLike[str]) -> tuple[MapNode, list[Problem]]:
+    """The nodes of a YAML file and of its bases, merged, and the mistakes that still leave nodes.
+
+    Raises:
+        UserError: a file is missing or is not YAML.
+    """
+    problems: list[Problem] = []
+    return _load_file(str(path), None, (), problems), problems
 
 
 def parse_tree(text: str, source: str, overrides: Sequence[str] = ()) -> Tree:
