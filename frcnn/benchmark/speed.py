@@ -76,7 +76,7 @@ def measure_throughput(task: Task) -> dict[str, Any]:
     options, device = _options(task), local_device(task.device)
     experiment, categories = _experiment(task)
     detector = build_model(experiment, categories, device)
-    optimizer = experiment.optimizer(detector)
+    optimizer: Any = experiment.optimizer(detector)
     scale_learning_rate(optimizer, experiment.data.train.batch_size)
     watch = _StepTimes(options.warmup + options.repeats)
     trainer = Trainer(

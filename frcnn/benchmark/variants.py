@@ -17,9 +17,15 @@ from frcnn.errors import UserError
 from frcnn.experiment import Config, read_config
 
 CONFIG = "config.yaml"
-_OF_THE_BENCHMARK = ("hooks.pictures=null", "hooks.best=null", "hooks.checkpoint.name=SaveCheckpoint")
-_OF_THE_BENCHMARK += ("hooks.checkpoint.keep=1", "hooks.log.name=LogMetrics")
-_OF_THE_BENCHMARK += ("hooks.evaluate.name=Evaluate", "hooks.evaluate.every=null")
+_OF_THE_BENCHMARK = (
+    "hooks.pictures=null",
+    "hooks.best=null",
+    "hooks.checkpoint.name=SaveCheckpoint",
+    "hooks.checkpoint.keep=1",
+    "hooks.log.name=LogMetrics",
+    "hooks.evaluate.name=Evaluate",
+    "hooks.evaluate.every=null",
+)
 """Evaluated once, at the end: the best of several evaluations would be picked on the test set."""
 
 LONGEST = 160
