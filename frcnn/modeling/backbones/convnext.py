@@ -19,7 +19,9 @@ _DROP_PATH = {"tiny": 0.1, "small": 0.4, "base": 0.5, "large": 0.5}
 
 @BACKBONES.register
 class ConvNeXt(StagedBackbone):
-    """ConvNeXt-T, -S, -B or -L. Images of any size: the strided convolutions pad what is missing of their last patch.
+    """ConvNeXt-T, -S, -B or -L (https://arxiv.org/abs/2201.03545).
+
+    Images of any size: the strided convolutions pad what is missing of their last patch.
 
     Args:
         size: tiny, small, base or large.

@@ -18,6 +18,8 @@ Model = Literal["b0", "b1", "b2", "b3", "b4", "b5", "b6", "b7", "v2_s", "v2_m", 
 class EfficientNet(StagedBackbone):
     """EfficientNet-B0 to -B7 and -V2, without the 1x1 convolution that widens the last map for classification.
 
+    EfficientNet: https://arxiv.org/abs/1905.11946. V2: https://arxiv.org/abs/2104.00298.
+
     Args:
         model: b0 to b7, v2_s, v2_m or v2_l.
         norm: FrozenBN (fixed statistics, for pretrained weights), BN, SyncBN, GN or LN.

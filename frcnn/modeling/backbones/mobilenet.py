@@ -60,7 +60,7 @@ def _halves(layer: nn.Module) -> bool:
 
 @BACKBONES.register
 class MobileNetV2(_MobileNet):
-    """MobileNetV2; with its defaults one map of stride 32 and 1280 channels.
+    """MobileNetV2 (https://arxiv.org/abs/1801.04381); with its defaults one map of stride 32 and 1280 channels.
 
     Args:
         norm: FrozenBN (fixed statistics, for pretrained weights), BN, SyncBN or GN.
@@ -83,7 +83,7 @@ class MobileNetV2(_MobileNet):
 
 @BACKBONES.register
 class MobileNetV3(_MobileNet):
-    """MobileNetV3; with its defaults one map of stride 32 and 960 channels.
+    """MobileNetV3 (https://arxiv.org/abs/1905.02244); with its defaults one map of stride 32 and 960 channels.
 
     Args:
         size: large or small.

@@ -56,7 +56,7 @@ _PARAMETERS: dict[str, tuple[tuple[int, ...], tuple[int, ...], int]] = {
 
 @BACKBONES.register
 class RegNet(StagedBackbone):
-    """RegNetX, and RegNetY with squeeze and excitation.
+    """RegNetX, and RegNetY with squeeze and excitation (https://arxiv.org/abs/2003.13678).
 
     Args:
         model: x or y, and how many operations an image of 224 pixels takes: x_3_2gf has 3.2 billion. torchvision has

@@ -171,7 +171,8 @@ class ResidualNetwork(Backbone):
 class ResNet(ResidualNetwork):
     """ResNet-18 to -152, wide ones and ResNet-D. Stages behind the last one asked for are not built.
 
-    Wide: https://arxiv.org/abs/1605.07146. ResNet-D is `stem: 3x3` and `shortcut: pool` (https://arxiv.org/abs/1812.01187).
+    ResNet: https://arxiv.org/abs/1512.03385. Wide: https://arxiv.org/abs/1605.07146. ResNet-D, which is `stem: 3x3` and
+    `shortcut: pool`: https://arxiv.org/abs/1812.01187. Deformable: https://arxiv.org/abs/1703.06211.
 
     Args:
         depth: number of layers.

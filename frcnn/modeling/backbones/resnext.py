@@ -16,6 +16,8 @@ from frcnn.modeling.roles import BACKBONES
 class ResNeXt(ResidualNetwork):
     """A ResNet whose 3x3 convolutions are cut into groups; its usual name is depth, groups x width: 101-32x8d.
 
+    Aggregated Residual Transformations for Deep Neural Networks, https://arxiv.org/abs/1611.05431.
+
     Args:
         depth: number of layers.
         groups: into how many parts the 3x3 convolutions cut their channels.

@@ -18,7 +18,9 @@ _DROP_PATH = {"t": 0.2, "s": 0.3, "b": 0.5}
 
 @BACKBONES.register
 class SwinTransformer(StagedBackbone):
-    """Swin-T, -S or -B, of version 1 or 2. Images of any size: windows and patches pad what they miss.
+    """Swin-T, -S or -B, of version 1 (https://arxiv.org/abs/2103.14030) or 2 (https://arxiv.org/abs/2111.09883).
+
+    Images of any size: windows and patches pad what they miss.
 
     Args:
         model: t, s or b, or v2_t, v2_s or v2_b.

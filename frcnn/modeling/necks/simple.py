@@ -17,6 +17,7 @@ from frcnn.structures import FeatureShape
 class SimpleFeaturePyramid(Neck):
     """Makes every level out of one map, which a plain ViT has: no level speaks to another.
 
+    ViTDet, https://arxiv.org/abs/2203.16527.
     A level has the number of its stride: that of stride 4 is p2.
 
     Args:
