@@ -69,7 +69,8 @@ class ViT(Backbone):
     """A plain ViT (ViTDet, https://arxiv.org/abs/2203.16527): one map of one stride.
 
     Most blocks attend within windows, a few to the whole map. Images of any size: what patches and windows miss at the
-    right and below is filled with zeros. With its defaults it is ViT-B/16 of ViTDet; B, L and H have width 768, 1024, 1280, depth 12, 24, 32 and num_heads 12, 16, 16.
+    right and below is filled with zeros. With its defaults it is ViT-B/16 of ViTDet; B, L and H have width 768, 1024,
+    1280, depth 12, 24, 32 and num_heads 12, 16, 16.
 
     Args:
         patch_size: side of a patch in pixels, which is the stride.
