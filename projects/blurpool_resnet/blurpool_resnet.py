@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from frcnn.modeling.backbones.resnet import Depth, FeatureName, ResNet
-from frcnn.modeling.backbones.resnet_blocks import BasicBlock, BottleneckBlock
+from frcnn.modeling.backbones.resnet_blocks import BasicBlock, BottleneckBlock, Stem
 from frcnn.modeling.layers import ConvNorm, NormName
 from frcnn.modeling.roles import BACKBONES
 
@@ -40,6 +40,7 @@ class BlurPoolResNet(ResNet):
         out_features: tuple[FeatureName, ...] = ("res2", "res3", "res4", "res5"),
     ) -> None:
         super().__init__(depth=depth, norm=norm, freeze_at=freeze_at, out_features=out_features)
+        assert isinstance(self.stem, Stem)
         self.stem = BlurPoolStem(self.stem, filter_size)
         for block in self.modules():
             if isinstance(block, BasicBlock):
@@ -58,7 +59,7 @@ class BlurPoolStem(nn.Module):
         filter_size: taps of the blur.
     """
 
-    def __init__(self, stem: nn.Module, filter_size: int) -> None:
+    def __init__(self, stem: Stem, filter_size: int) -> None:
         super().__init__()
         self.conv1 = stem.conv1
         self.blur = BlurPool(filter_size)

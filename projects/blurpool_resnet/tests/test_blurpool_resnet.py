@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from frcnn.config import import_file
+from frcnn.deploy.prediction import Prediction
 from frcnn.experiment import read_config
 from frcnn.modeling.backbones.resnet import ResNet
 
@@ -93,3 +95,26 @@ def test_a_filter_without_a_blur_is_refused(project):
 
 def test_the_config_is_right():
     read_config(PROJECT / "configs" / "shapes_blurpool.yaml").build()
+
+
+@pytest.mark.parametrize(("drift", "expected"), [(0.0, (0.0, 1.0)), (5.0, (0.0, 15 / 25)), (15.0, (0.8, 0.0))])
+def test_a_detection_is_followed_through_the_moved_views(drift, expected):
+    """A square of 20 px found at 0.8 in every view; `drift` is how far the boxes in moved views are off."""
+    measure = import_file(PROJECT / "measure_shift.py")
+
+    def predictor(views):
+        lefts = [30.0] + [30.0 - move + drift for move in range(1, measure.MOST + 1)]
+        tops = [30.0 - move for move in range(measure.MOST + 1)]
+        return [
+            Prediction(
+                view,
+                np.array([[left, top, left + 20, top + 20]], np.float32),
+                np.array([0.8], np.float32),
+                np.array([1]),
+                (),
+            )
+            for view, left, top in zip(views, lefts, tops, strict=True)
+        ]
+
+    found = measure.changes(predictor, np.zeros((100, 100, 3), np.uint8), score_thresh=0.5)
+    assert found == [pytest.approx(expected)] * measure.MOST
