@@ -20,6 +20,7 @@ VERBS = {
     "new-project": "make a folder in projects/ with a component, a config and a test that work",
     "fit-anchors": "propose anchor sizes and ratios for a data set, with the recall before and after",
     "convert-weights": "turn published weights of torchvision and detectron2 into a checkpoint",
+    "convert-dataset": "write the annotations of Pascal VOC or Cityscapes as a COCO JSON file",
     "import-config": "write our YAML for a detectron2 YAML",
     "make-shapes": "generate the synthetic data set of circles, squares and triangles",
 }
