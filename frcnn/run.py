@@ -131,7 +131,9 @@ def evaluate_only(request: Request) -> Evaluation:
     device = local_device(request.device)
     with new_run(Path(request.output_dir)) if request.output_dir else nullcontext() as folder:
         weights = resolve_weights(request.weights)
-        experiment = find_config(request, weights.checkpoint).build()
+        config = find_config(request, weights.checkpoint)
+        experiment = config.build()
+        _log_lines(*advice(weights, to_plain(config.plan)))
         datasets = {name: data.dataset for name, data in experiment.data.test.items()}
         if not datasets:
             raise UserError("--eval-only: the config has no test set under data.test")

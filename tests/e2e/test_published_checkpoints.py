@@ -16,8 +16,10 @@ from frcnn.checkpoint.load import load_checkpoint
 from frcnn.cli.main import main
 from frcnn.data.known_categories import KNOWN_CATEGORIES
 from frcnn.deploy.predict import load_predictor
+from frcnn.modeling.backbones import ResNet
 
 ROOT = Path(__file__).parents[2]
+TINY = ROOT / "tests" / "e2e" / "tiny.yaml"
 GOLDEN = ROOT / "tests" / "golden"
 SMALL = "data.test.val.transforms=[{name: ResizeShortestEdge, sizes: [96]}]"
 # No detection would reach the threshold with such numbers, and no second stage would run.
@@ -105,6 +107,41 @@ def test_a_model_of_detectron2s_zoo(tmp_path: Path, image: Path, capsys, golden:
     assert predictor.categories == KNOWN_CATEGORIES["coco"]
     assert predictor.detector.channel_order == "BGR"
     assert len(predictor(image).boxes) == 5
+
+
+def caffe2_name(name: str) -> str:
+    """Detectron's name of a tensor of ours."""
+    layers = {"shortcut": "branch1", "conv1": "branch2a", "conv2": "branch2b", "conv3": "branch2c"}
+    norms = {"weight": "bn_s", "bias": "bn_b"}
+    stage, *block, kind = name.split(".")
+    if stage == "stem":
+        return "conv1_w" if len(block) == 1 else f"res_conv1_{norms[kind]}"
+    number, layer = block[:2]
+    return f"{stage}_{number}_{layers[layer]}_{'w' if len(block) == 2 else norms[kind]}"
+
+
+def test_a_training_starts_from_detectrons_imagenet_weights(tmp_path: Path, frcnn) -> None:
+    backbone = ResNet(depth=50, stem_channels=8, freeze_at=0).state_dict()
+    blobs = {
+        caffe2_name(name): value.numpy()
+        for name, value in backbone.items()
+        if not name.rpartition(".")[2].startswith("running")
+    }
+    (tmp_path / "R-50.pkl").write_bytes(pickle.dumps({"blobs": {**blobs, "fc1000_w": np.ones((4, 4))}}, protocol=2))
+    words = ["train", "--config-file", TINY, "--output-dir", tmp_path / "run", "--init-weights", tmp_path / "R-50.pkl"]
+    code, printed, _ = frcnn(
+        *words,
+        "model.backbone={name: ResNet, depth: 50, stem_channels: 8, freeze_at: 0}",
+        "trainer.duration=1it",
+        "hooks.pictures=null",
+    )
+    assert code == 0
+    assert f"a Caffe2 classifier (Detectron's ImageNet weights), {len(blobs) + 1} tensors" in printed
+    assert "fc1000_w" in printed
+    assert "left out: the classifier's last layer" in printed
+    assert "warning: these weights are Detectron's, and the config is not made for them; they expect" in printed
+    assert "model.channel_order=BGR    the config has RGB" in printed
+    assert "backbone.* (265)" in printed  # all of it was loaded, the statistics of folded norms too
 
 
 @pytest.fixture(scope="module")
