@@ -329,7 +329,7 @@ class ScoredBoxes:
     def best_boxes(self) -> Tensor:
         """[r, 4], the box of each row's best class."""
         best = self.scores.argmax(dim=1)  # [r]
-        return self.boxes.gather(1, best[:, None, None].expand(-1, 1, 4))[:, 0]
+        return self.boxes.gather(1, best[:, None, None].expand(-1, 1, self.boxes.shape[2]))[:, 0]
 
 
 @dataclass(frozen=True)

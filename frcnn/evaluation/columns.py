@@ -18,7 +18,7 @@ class DetectionColumns:
 
     Args:
         image_ids: [D] int64.
-        boxes: [D, 4] float64, x1 y1 x2 y2.
+        boxes: [D, 4] float64, x1 y1 x2 y2; or as many numbers as the detector's boxes have.
         scores: [D] float64.
         classes: [D] int64.
         masks: D run lengths {"size", "counts"}; None where an image has detections and no pasted masks.
@@ -38,6 +38,7 @@ class DetectionColumns:
     @classmethod
     def of(cls, detections: Mapping[int, Detections]) -> DetectionColumns:
         counts = [len(found) for found in detections.values()]
+        width = max((found.boxes.shape[-1] for found in detections.values()), default=4)
 
         def column(name: str, dtype: torch.dtype, width: tuple[int, ...] = ()) -> np.ndarray:
             parts = [getattr(found, name).detach().cpu().to(dtype).reshape(-1, *width) for found in detections.values()]
@@ -45,7 +46,7 @@ class DetectionColumns:
 
         return cls(
             image_ids=np.repeat(np.fromiter(detections, dtype=np.int64, count=len(counts)), counts),
-            boxes=column("boxes", torch.float64, (4,)),
+            boxes=column("boxes", torch.float64, (width,)),
             scores=column("scores", torch.float64),
             classes=column("classes", torch.int64),
             masks=_masks([found for found in detections.values() if len(found)]),
@@ -72,8 +73,12 @@ class DetectionColumns:
         finite = np.isfinite(self.boxes).all(axis=1) & np.isfinite(self.scores)
         return finite if self.keypoints is None else finite & np.isfinite(self.keypoints).all(axis=(1, 2))
 
+    def boxes_in_files(self) -> np.ndarray:
+        """[D, 4]: x1, y1, width, height, the form of COCO files; boxes that are not four numbers are written as they are."""
+        return self.boxes_xywh() if self.boxes.shape[1] == 4 else self.boxes
+
     def boxes_xywh(self) -> np.ndarray:
-        """[D, 4]: x1, y1, width, height, the form of COCO files."""
+        """[D, 4]: x1, y1, width, height."""
         return np.concatenate([self.boxes[:, :2], self.boxes[:, 2:] - self.boxes[:, :2]], axis=1)
 
 

@@ -36,7 +36,7 @@ def coco_results(detections: Mapping[int, Detections], categories: Sequence[Cate
         for image_id, k, bbox, score in zip(
             columns.image_ids.tolist(),
             columns.classes.tolist(),
-            columns.boxes_xywh().tolist(),
+            columns.boxes_in_files().tolist(),
             columns.scores.tolist(),
             strict=True,
         )

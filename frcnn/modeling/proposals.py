@@ -79,7 +79,7 @@ class RankAnchors(nn.Module):
             logits, index = logits.topk(count)  # [B, k] each
             image = torch.arange(len(logits), device=logits.device)[:, None]
             chosen = anchors[level].expand(len(logits), -1, -1)[image, index]  # [B, k, 4]
-            boxes = self.box_coder.decode(chosen, gather_from_map(deltas, 4, image, index))  # [B, k, 4]
+            boxes = self.box_coder.decode(chosen, gather_from_map(deltas, output.num_deltas, image, index))  # [B, k, 4]
             ranked_per_level.append((boxes, logits, torch.full_like(index, level), index + first))
             first += anchors[level].shape[-2]
         ranked = [torch.cat(values, dim=1) for values in zip(*ranked_per_level, strict=True)]  # 4 x [B, P, ...]

@@ -86,7 +86,7 @@ def _computed_once(run_head: RunHead, boxes_per_image: Sequence[Tensor]) -> Call
 def label_candidates(boxes: Tensor, matches: Matches, targets: Targets, num_classes: int) -> Rois:
     """Every candidate of one image [N, 4] with the class and the box of what it was matched with."""
     # One row behind the ground truths stands for "nothing", so that an image without objects takes the same path.
-    gt_boxes = torch.cat((targets.boxes.float(), boxes.new_zeros(1, 4)))  # [G + 1, 4]
+    gt_boxes = torch.cat((targets.boxes.float(), boxes.new_zeros(1, boxes.shape[1])))  # [G + 1, 4]
     gt_classes = torch.cat((targets.classes, targets.classes.new_full((1,), num_classes)))  # [G + 1]
     return Rois(
         boxes=boxes,

@@ -113,6 +113,11 @@ class RPNOutput(NamedTuple):
     objectness: list[Tensor]
     deltas: list[Tensor]
 
+    @property
+    def num_deltas(self) -> int:
+        """How many numbers move one anchor."""
+        return self.deltas[0].shape[1] // self.objectness[0].shape[1]
+
 
 class RPNHead(Role):
     """(in_channels, num_anchors) | L feature maps -> RPNOutput."""
@@ -142,7 +147,7 @@ class RPNHead(Role):
             torch.arange(len(sizes), device=index.device), torch.tensor(sizes, device=index.device)
         )
         logits = gather_from_levels(dense.objectness, 1, image, index).squeeze(1)  # [n]
-        return logits, gather_from_levels(dense.deltas, 4, image, index)
+        return logits, gather_from_levels(dense.deltas, dense.num_deltas, image, index)
 
 
 class Matcher(Role):

@@ -126,7 +126,8 @@ class RegionProposalNetwork(ProposalGenerator):
             objectness [B*N, 1] and deltas [B*N, 4].
         """
         objectness = torch.cat([flatten_map(level) for level in output.objectness], dim=1)  # [B, N, 1]
-        deltas = torch.cat([flatten_map(level, 4) for level in output.deltas], dim=1)  # [B, N, 4]
+        num_deltas = output.num_deltas
+        deltas = torch.cat([flatten_map(level, num_deltas) for level in output.deltas], dim=1)  # [B, N, 4]
         return objectness.flatten(0, 1), deltas.flatten(0, 1)
 
     @torch.no_grad()

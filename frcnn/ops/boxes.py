@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -26,6 +27,9 @@ class BoxCoder:
         clamp: dw and dh above this are cut before the exponential, so that no decoded box is infinite; negative values
             are left alone, as in detectron2 and torchvision.
     """
+
+    num_deltas: ClassVar[int] = 4
+    """How many deltas describe a box; as many as the box has numbers."""
 
     weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
     clamp: float = math.log(1000.0 / 16)

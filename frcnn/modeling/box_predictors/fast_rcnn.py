@@ -51,7 +51,8 @@ class FastRCNNPredictor(BoxPredictor):
         self.class_loss = class_loss(num_classes)
         self.box_loss = box_loss
         self.cls_score = nn.Linear(in_channels, self.class_loss.num_logits)
-        self.bbox_pred = nn.Linear(in_channels, 4 if class_agnostic else 4 * num_classes)
+        num_boxes = 1 if class_agnostic else num_classes
+        self.bbox_pred = nn.Linear(in_channels, num_boxes * box_coder.num_deltas)
         if init == "normal":
             for layer, std in ((self.cls_score, 0.01), (self.bbox_pred, 0.001)):
                 nn.init.normal_(layer.weight, std=std)
@@ -87,8 +88,8 @@ class FastRCNNPredictor(BoxPredictor):
 
     def decode(self, class_logits: Tensor, deltas: Tensor, boxes: Tensor) -> ScoredBoxes:
         scores = self.class_loss.scores(class_logits)  # [r, K]
-        decoded = self.box_coder.decode(boxes, deltas.unflatten(1, (-1, 4)))  # [r, K or 1, 4]
-        return ScoredBoxes(decoded.expand(-1, self.num_classes, 4), scores)
+        decoded = self.box_coder.decode(boxes, deltas.unflatten(1, (-1, self.box_coder.num_deltas)))  # [r, K or 1, 4]
+        return ScoredBoxes(decoded.expand(-1, self.num_classes, -1), scores)
 
 
 def fastrcnn_loss(
@@ -135,7 +136,7 @@ def positive_box_losses(
         their index [P] among the ROIs, and their losses [P].
     """
     positive = torch.where(rois.classes < num_classes)[0]  # [P]
-    per_class = deltas.unflatten(1, (-1, 4))  # [R, K or 1, 4]
+    per_class = deltas.unflatten(1, (-1, box_coder.num_deltas))  # [R, K or 1, 4]
     column = rois.classes[positive].clamp(max=per_class.shape[1] - 1)
     chosen = per_class[positive, column]  # [P, 4]
     return positive, box_loss(box_coder, rois.boxes[positive], chosen, rois.gt_boxes[positive])

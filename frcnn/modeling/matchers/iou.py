@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
+from torch import Tensor
 
 from frcnn.modeling.roles import MATCHERS, Matcher
 from frcnn.ops.boxes import iou_chunks
@@ -33,12 +36,16 @@ class IoUMatcher(Matcher):
         self.low_threshold = low_threshold
         self.allow_low_quality_matches = allow_low_quality_matches
 
+    def overlaps(self, gt_boxes: Tensor, boxes: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """The overlap of ground truths [G, 4] and candidates [N, 4] that the thresholds are about; see `iou_chunks`."""
+        return iou_chunks(gt_boxes, boxes)
+
     def forward(self, candidates: Candidates, targets: Targets) -> Matches:
         boxes = candidates.boxes  # [N, 4]
         quality = torch.zeros(len(boxes), dtype=torch.float32, device=boxes.device)
         gt_index = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
         best_of_a_gt = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
-        for first, iou in iou_chunks(targets.boxes, boxes):  # [g, N]
+        for first, iou in self.overlaps(targets.boxes, boxes):  # [g, N]
             best_iou, best_gt = iou.max(dim=0)
             better = best_iou > quality
             quality = torch.where(better, best_iou, quality)
