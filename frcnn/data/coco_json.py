@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import mmap
-import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 import msgspec
 import numpy as np
 
+from frcnn.data.json_text import decode_document, decode_each, map_file, source_of
 from frcnn.data.keypoints import keypoint_columns, keypoint_names
 from frcnn.data.roles import Category
 from frcnn.errors import UserError
@@ -19,14 +17,6 @@ from frcnn.errors import UserError
 NO_ID = np.iinfo(np.int64).min
 CHUNK = 4096
 Number = float | None
-Buffer = mmap.mmap | bytes
-T = TypeVar("T")
-
-
-class _Document(msgspec.Struct):
-    images: list[msgspec.Raw]
-    categories: list[msgspec.Raw]
-    annotations: list[msgspec.Raw] = []
 
 
 class _Image(msgspec.Struct, gc=False):
@@ -59,10 +49,6 @@ class _Annotation(msgspec.Struct, gc=False):
 
 class _PointedAnnotation(_Annotation, gc=False):
     keypoints: list[Number] | None = None
-
-
-class _Identified(msgspec.Struct):
-    id: int | str | None = None
 
 
 @dataclass(frozen=True)
@@ -120,7 +106,7 @@ def read_columns(path: str, *, keypoints: bool = False) -> CocoColumns:
     Raises:
         UserError: the file is missing, is no JSON, is not of COCO's form, or holds a value of the wrong type.
     """
-    document, buffer, shifts = _decode_document(map_file(path), path)
+    document, buffer, shifts = decode_document(map_file(path), path)
     images = decode_each(document.images, _Image, path, "images")
     categories = _categories(decode_each(document.categories, _Category, path, "categories"), path)
     num_keypoints = len(keypoint_names(categories, path)) if keypoints else None
@@ -131,7 +117,7 @@ def read_columns(path: str, *, keypoints: bool = False) -> CocoColumns:
         file_names=[_file_name(image, index, path) for index, image in enumerate(images)],
         absent=_lists([image.neg_category_ids for image in images]),
         unfinished=_lists([image.not_exhaustive_category_ids for image in images]),
-        source=_source(document.annotations, buffer, shifts),
+        source=source_of(document.annotations, buffer, shifts),
         **_annotation_columns(document.annotations, path, num_keypoints),
     )
 
@@ -149,79 +135,6 @@ def _file_name(image: _Image, index: int, path: str) -> str:
 
 def _lists(values: Sequence[list[int] | None]) -> list[list[int]] | None:
     return None if all(value is None for value in values) else [value or [] for value in values]
-
-
-def map_file(path: str) -> mmap.mmap:
-    try:
-        with open(path, "rb") as file:
-            if not os.fstat(file.fileno()).st_size:
-                raise UserError(f"{path}: the file is empty (0 bytes), expected COCO JSON; make or download it again")
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-
-
-def _decode_document(buffer: Buffer, path: str) -> tuple[_Document, Buffer, np.ndarray]:
-    """The document, the text it was decoded from, and where that differs from the file (see `null_for_nan`)."""
-    shifts = np.empty((0, 2), np.int64)
-    try:
-        try:
-            return msgspec.json.decode(buffer, type=_Document), buffer, shifts
-        except msgspec.ValidationError:
-            raise
-        except msgspec.DecodeError:
-            buffer, shifts = null_for_nan(buffer)
-            return msgspec.json.decode(buffer, type=_Document), buffer, shifts
-    except msgspec.ValidationError as error:
-        raise UserError(
-            f"{path}: {error}; expected COCO JSON: an object with the lists 'images', 'annotations' and 'categories'"
-        ) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path}: not valid JSON: {error}; the file may be cut short: make or download it again"
-        ) from error
-
-
-def null_for_nan(buffer: Buffer) -> tuple[bytes, np.ndarray]:
-    """The text with null for NaN and infinity, which are no JSON but which Python writes; and where it grew or shrank.
-
-    Returns:
-        the text, and [k, 2]: the end of each null in it, and how many bytes longer it is up to there than the original.
-    """
-    tokens = list(re.finditer(rb"(?<=[\s,:\[])-?(?:NaN|Infinity)(?=[\s,\]}])", buffer))
-    text, growth, shifts, last = [], 0, [], 0
-    for token in tokens:
-        text += [buffer[last : token.start()], b"null"]
-        last = token.end()
-        growth += len(b"null") - (token.end() - token.start())
-        shifts.append((token.end() + growth, growth))
-    return b"".join([*text, buffer[last:]]), np.array(shifts, np.int64).reshape(-1, 2)
-
-
-def decode_each(items: Sequence[msgspec.Raw], kind: type[T], path: str, where: str, first: int = 0) -> list[T]:
-    decode = msgspec.json.Decoder(kind).decode
-    index = 0
-    rows = []
-    try:
-        for index, item in enumerate(items):  # noqa: B007
-            rows.append(decode(item))
-    except msgspec.ValidationError as error:
-        raise UserError(f"{path}: {where}[{first + index}]{_id_of(items[index])}: {_explain(error)}") from error
-    return rows
-
-
-def _id_of(item: msgspec.Raw) -> str:
-    try:
-        found = msgspec.json.decode(item, type=_Identified).id
-    except msgspec.ValidationError:
-        return ""
-    return "" if found is None else f" (id {found})"
-
-
-def _explain(error: msgspec.ValidationError) -> str:
-    message = str(error).replace(" | null", "")
-    expected = "; bbox is [x, y, width, height], four numbers" if "bbox" in message else ""
-    return f"{message}{expected}; correct the value in the file"
 
 
 def _categories(rows: Sequence[_Category], path: str) -> tuple[Category, ...]:
@@ -268,18 +181,3 @@ def _columns(rows: Sequence[_Annotation]) -> dict[str, np.ndarray]:
         "iscrowd": np.array([bool(row.iscrowd) for row in rows], bool),
         "difficult": np.array([bool(row.difficult) for row in rows], bool),
     }
-
-
-def _source(items: Sequence[msgspec.Raw], buffer: Buffer, shifts: np.ndarray) -> np.ndarray:
-    """[m, 2]: where each annotation's bytes lie in the file."""
-
-    def address(view: Any) -> int:
-        return np.frombuffer(view, np.uint8).__array_interface__["data"][0]
-
-    start = np.array([address(item) for item in items], np.int64) - address(buffer)
-    length = np.array([memoryview(item).nbytes for item in items], np.int64)
-    source = np.stack([start, start + length], axis=1)  # [m, 2]
-    if len(shifts):
-        growth = np.concatenate([[0], shifts[:, 1]])
-        source -= growth[np.searchsorted(shifts[:, 0], source, side="right")]
-    return source

@@ -8,7 +8,8 @@ import msgspec
 import numpy as np
 
 from frcnn.data.annotation_checks import look_up
-from frcnn.data.coco_json import CHUNK, decode_each, map_file
+from frcnn.data.coco_json import CHUNK
+from frcnn.data.json_text import decode_each, map_file
 from frcnn.data.shared import SharedArrays
 from frcnn.errors import UserError
 

@@ -9,7 +9,8 @@ import msgspec
 import numpy as np
 
 from frcnn.data.annotation_checks import Cause
-from frcnn.data.coco_json import CocoColumns, map_file, null_for_nan
+from frcnn.data.coco_json import CocoColumns
+from frcnn.data.json_text import map_file, null_for_nan
 from frcnn.data.masks import BitmapMask, Mask, PolygonMask
 from frcnn.errors import UserError
 

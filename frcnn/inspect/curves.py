@@ -29,12 +29,13 @@ TEXT_SCALE = 0.42
 PANELS: Mapping[str, Callable[[str], bool]] = {
     "losses": lambda key: key == "loss" or key.startswith("loss_"),
     "AP": lambda key: key.endswith(("/AP", "/AP50")),
+    "recall of proposals": lambda key: "box_proposals/AR@" in key,
     "learning rate": lambda key: key == "lr",
 }
 
 
 def plot_metrics(metrics: str | os.PathLike[str], picture: str | os.PathLike[str]) -> None:
-    """Draws a run's metrics.jsonl, one panel each for losses, AP and learning rate, as far as they are in it.
+    """Draws a run's metrics.jsonl, one panel each for losses, AP, recall of proposals and learning rate, as far as they are in it.
 
     Args:
         metrics: one JSON object a line, each with "iteration"; values that are not finite numbers are left out.

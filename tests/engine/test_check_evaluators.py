@@ -1,0 +1,42 @@
+"""An evaluator that cannot be served is refused before anything runs."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from frcnn.engine.validation import TestSet, check_evaluators, evaluate
+from frcnn.errors import UserError
+from frcnn.evaluation.coco import CocoEvaluator
+from frcnn.modeling.roles import Detector, ROIBranch
+
+
+class Masks(ROIBranch):
+    detection_fields = ("masks",)
+
+
+class Boxes(Detector):
+    """A detector that must not be asked for anything."""
+
+    def __init__(self, *branches: ROIBranch) -> None:
+        super().__init__(2)
+        self.branches = nn.ModuleList(branches)
+
+
+def masks_asked_for() -> TestSet:
+    dataset = SimpleNamespace(ground_truth=lambda: SimpleNamespace(segmentation=None, keypoints=None))
+    return TestSet("val", dataset, [], CocoEvaluator(dataset, tasks=("segm",)))
+
+
+def test_a_detector_knows_what_its_branches_give():
+    assert Boxes().detection_fields == frozenset()
+    assert Boxes(Masks()).detection_fields == {"masks"}
+
+
+def test_masks_asked_of_a_model_without_them_are_refused_before_inference():
+    with pytest.raises(UserError, match="asks for segm, but the model gives no masks"):
+        evaluate(Boxes(), [masks_asked_for()], torch.device("cpu"), "off")
+    with pytest.raises(UserError, match="the data set has no segmentation"):
+        check_evaluators(Boxes(Masks()), [masks_asked_for()])
+    check_evaluators(nn.Identity(), [masks_asked_for()])  # of what is no Detector nobody knows what it gives
