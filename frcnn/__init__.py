@@ -15,7 +15,10 @@ __all__ = ["__version__", "load"]
 
 
 def load(
-    path: str | os.PathLike[str], device: str = "auto", imports: Sequence[str | os.PathLike[str]] = ()
+    path: str | os.PathLike[str],
+    device: str = "auto",
+    imports: Sequence[str | os.PathLike[str]] = (),
+    overrides: Sequence[str] = (),
 ) -> Predictor:
     """A trained detector, ready to be called with images.
 
@@ -23,6 +26,7 @@ def load(
         path: a checkpoint of a run, which carries the config and the class names; or its https:// address.
         device: "auto" (CUDA if there is any, else the CPU), "cpu", "cuda", "cuda:N" or "mps".
         imports: the files of the project whose components the model uses. Nothing named in a checkpoint is imported.
+        overrides: `key=value` words for the checkpoint's config, such as "test_time_augmentation.sizes=[640, 800]".
 
     Returns:
         A Predictor: `frcnn.load("best.pth")("image.jpg").draw()`.
@@ -32,4 +36,4 @@ def load(
     """
     from frcnn.deploy.predict import load_predictor  # here, so that importing frcnn costs no torch
 
-    return load_predictor(path, device=device, imports=imports)
+    return load_predictor(path, device=device, imports=imports, overrides=overrides)

@@ -2,6 +2,7 @@
 
 frcnn predict --weights RUN/best.pth image.jpg
 frcnn predict --weights RUN/best.pth folder --output predictions --score-thresh 0.7
+frcnn predict --weights RUN/best.pth image.jpg "test_time_augmentation.sizes=[640, 800, 960]"
 frcnn predict --weights RUN/best.pth image.jpg --imports projects/topk_matcher/topk_matcher.py
 """
 
@@ -39,6 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="a file of the project whose components the model uses; may be given more than once",
     )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="options of the checkpoint's config, such as how boxes are kept"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -53,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
 
     log_to(None)
     find_images(Path(args.source), Path(args.output))  # before seconds of loading
-    predictor = load_predictor(args.weights, device=args.device, imports=args.imports)
+    predictor = load_predictor(args.weights, device=args.device, imports=args.imports, overrides=args.overrides)
     summary = predict_files(predictor, Path(args.source), Path(args.output), score_thresh=args.score_thresh)
     print(summary)
     return 1 if summary.failures else 0

@@ -22,6 +22,7 @@ from frcnn.device import choose_device
 from frcnn.errors import UserError
 from frcnn.experiment import Config
 from frcnn.modeling.roles import Detector
+from frcnn.modeling.tta import AugmentedDetector
 
 logger = logging.getLogger("frcnn")
 
@@ -41,7 +42,7 @@ class Predictor:
 
     def __init__(
         self,
-        detector: Detector,
+        detector: Detector | AugmentedDetector,
         transforms: Sequence[Transform],
         categories: Sequence[Category],
         device: torch.device | str = "cpu",
@@ -94,11 +95,14 @@ class Predictor:
 
 
 def load_predictor(
-    path: str | os.PathLike[str], device: str = "auto", imports: Sequence[str | os.PathLike[str]] = ()
+    path: str | os.PathLike[str],
+    device: str = "auto",
+    imports: Sequence[str | os.PathLike[str]] = (),
+    overrides: Sequence[str] = (),
 ) -> Predictor:
     """The predictor of a checkpoint; see `frcnn.load`.
 
-    Images go through the transforms of the first test set in the checkpoint's config.
+    Images go through the transforms of the first test set in the checkpoint's config, or its test-time augmentation.
     """
     chosen = choose_device(device)
     checkpoint = load_checkpoint(fetch(path))
@@ -106,10 +110,12 @@ def load_predictor(
         if not checkpoint.get(key):
             raise UserError(f"{path}: carries no {key}; it was not written by a training run")
     categories = [as_category(category) for category in checkpoint["categories"]]
-    experiment = Config.from_text(checkpoint["config"], f"config in {path}", imports=imports).build()
+    experiment = Config.from_text(checkpoint["config"], f"config in {path}", overrides, imports=imports).build()
     detector = build_model(experiment, categories, chosen)
     report = load_weights(detector, inference_weights(checkpoint), source=str(path), strict=True)
     logger.info("%s", report.summary())
+    if experiment.test_time_augmentation is not None:
+        return Predictor(AugmentedDetector(detector, experiment.test_time_augmentation), (), categories, chosen)
     test = next(iter(experiment.data.test.values()), None)
     return Predictor(detector, test.transforms if test else (), categories, chosen)
 

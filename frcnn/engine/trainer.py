@@ -29,12 +29,14 @@ logger = logging.getLogger("frcnn")
 
 
 class TrainLoader(Protocol):
-    """What the loop needs of a loader: batches without end."""
+    """What the loop and its hooks need of a loader: batches without end."""
 
     @property
     def epoch_length(self) -> float: ...
 
     def __iter__(self) -> Iterator[Batch]: ...
+
+    def from_the_start(self) -> Iterator[Batch]: ...
 
 
 class Trainer:
