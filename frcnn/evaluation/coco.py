@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 from frcnn.data.roles import Dataset, GroundTruth
@@ -90,6 +90,8 @@ class CocoEvaluator(Evaluator):
         ap = metrics[f"{self.tasks[0]}/AP"]
         if ap is not None and ap < DIAGNOSED_BELOW:
             notes += diagnose(ground_truth, detections, weights_loaded=weights_loaded)
+        else:
+            notes += _far_behind(metrics, self.tasks)
         return EvaluationResult(metrics, per_class, notes)
 
     def _problem(
@@ -106,6 +108,20 @@ class CocoEvaluator(Evaluator):
         if self._gt_masks is None:
             self._gt_masks = ground_truth_masks(ground_truth)
         return self._gt_masks
+
+
+def _far_behind(metrics: Metrics, tasks: Sequence[Task]) -> list[str]:
+    """Tasks that have almost no AP although the first one has: objects are found, but not what they look like."""
+    first = metrics[f"{tasks[0]}/AP"]
+    return [
+        f"{task}/AP is almost 0 and {tasks[0]}/AP is {first:.1f}: the objects are found, but their {what} are not learnt, or"
+        " the data set's are read in another way; look at the pictures of the detections"
+        for task, what in (("segm", "masks"), ("keypoints", "keypoints"))
+        if task in tasks[1:]
+        and first is not None
+        and (ap := metrics[f"{task}/AP"]) is not None
+        and ap < DIAGNOSED_BELOW
+    ]
 
 
 def class_metrics(ground_truth: GroundTruth, curves: PrecisionRecall, task: Task) -> list[ClassMetrics]:

@@ -35,7 +35,7 @@ PANELS: Mapping[str, Callable[[str], bool]] = {
 
 
 def plot_metrics(metrics: str | os.PathLike[str], picture: str | os.PathLike[str]) -> None:
-    """Draws a run's metrics.jsonl, one panel each for losses, AP, recall of proposals and learning rate, as far as they are in it.
+    """Draws a run's metrics.jsonl, one panel each for losses, AP, recall and learning rate, as far as they are in it.
 
     Args:
         metrics: one JSON object a line, each with "iteration"; values that are not finite numbers are left out.

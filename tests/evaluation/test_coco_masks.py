@@ -22,7 +22,6 @@ BACKENDS = ["hotcoco", "pycocotools"]
 CAT, DOG = 0, 1
 SIZE = (480, 640)
 SQUARE = (100, 100, 150, 150)
-UPPER_HALF = (100, 100, 150, 125)
 
 
 def polygon(x1, y1, x2, y2) -> list[list[float]]:
@@ -84,6 +83,13 @@ def test_nothing_found_is_zero(dataset_of, found):
     result = CocoEvaluator(dataset, tasks=("segm",))({1: found(), 2: found()})
     assert result.metrics["segm/AP"] == 0
     assert any("no detections" in note for note in result.notes)
+
+
+def test_right_boxes_with_wrong_masks_are_told_apart(dataset_of, found):
+    dataset = with_segmentation(dataset_of([(1, CAT, SQUARE)], image_ids=[1]), [polygon(*SQUARE)])
+    detections = replace(found((CAT, 0.9, SQUARE)), encoded_masks=encoded(rectangle(300, 300, 350, 350)))
+    (note,) = CocoEvaluator(dataset, tasks=("bbox", "segm"))({1: detections}).notes
+    assert note.startswith("segm/AP is almost 0 and bbox/AP is 100.0: the objects are found, but their masks are not")
 
 
 def test_what_is_missing_is_said_before_anything_runs(dataset_of, found):
