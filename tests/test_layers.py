@@ -16,7 +16,7 @@ FLOORS = [
     {"engine"},
     {"components"},
     {"experiment"},
-    {"anchor_fitting", "assembly", "run_folder", "run_log"},
+    {"anchor_fitting", "assembly", "run_folder", "run_log", "visualization"},
     {"request"},
     {"convert", "import_config", "run", "deploy"},
     {"benchmark"},

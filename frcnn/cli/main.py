@@ -15,6 +15,8 @@ VERBS = {
     "predict": "detect objects in images with a trained checkpoint",
     "benchmark": "compare variants: AP over seeds with its uncertainty, latency, memory, FLOPs",
     "analyze-model": "parameters, FLOPs and activations of a detector, module by module",
+    "visualize-data": "pictures of training images as the network sees them",
+    "visualize-results": "pictures of detections beside the ground truth",
     "list": "the components that a config can name",
     "explain": "one component: what it is, how it is written, its options",
     "new-project": "make a folder in projects/ with a component, a config and a test that work",

@@ -41,7 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a file of the project whose components the model uses; may be given more than once",
     )
     parser.add_argument(
-        "overrides", nargs="*", metavar="KEY=VALUE", help="options of the checkpoint's config, such as how boxes are kept"
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="options of the checkpoint's config, such as how boxes are kept",
     )
 
 

@@ -47,7 +47,7 @@ def side_by_side(
     Returns:
         [H, W, 3] uint8 RGB.
     """
-    image, factor = _resized(image, longest_side)
+    image, factor = enlarged(image, longest_side)
     left = draw_objects(image, ground_truth.scaled(factor, factor))
     right = draw_objects(image, detections.scaled(factor, factor))
     halves = [_captioned(left, f"ground truth: {len(ground_truth)}"), _captioned(right, caption)]
@@ -94,7 +94,7 @@ def save_gallery(
         thumbnails.append(draw(longest_side=SHEET_SIDE))
     if thumbnails:
         files.append(folder / "contact_sheet.png")
-        save_image(files[-1], _contact_sheet(thumbnails))
+        save_image(files[-1], contact_sheet(thumbnails))
     return files
 
 
@@ -103,7 +103,7 @@ def _nothing() -> Detections:
     return Detections(empty.reshape(0, 4), empty, empty.long(), empty.long())
 
 
-def _resized(image: np.ndarray, longest_side: int | None) -> tuple[np.ndarray, float]:
+def enlarged(image: np.ndarray, longest_side: int | None) -> tuple[np.ndarray, float]:
     """The image at the size in which it is drawn, and by how much that is larger."""
     cv2 = opencv()
     longest = max(image.shape[:2])
@@ -145,7 +145,7 @@ def _in_pixels_of(sample: Sample, objects: Objects) -> Objects:
     return objects.scaled(width / original_width, height / original_height)
 
 
-def _contact_sheet(pictures: Sequence[np.ndarray]) -> np.ndarray:
+def contact_sheet(pictures: Sequence[np.ndarray]) -> np.ndarray:
     """Pictures in rows, each row as high as its highest."""
     columns = min(SHEET_COLUMNS, len(pictures))
     width = max(picture.shape[1] for picture in pictures)
