@@ -36,7 +36,8 @@ def cityscapes_to_coco(folder: Path, split: str) -> dict[str, Any]:
         raise UserError(f"{folder / 'gtFine' / split}: holds no city with files *{_IDS}; expected Cityscapes' gtFine")
     categories = KNOWN_CATEGORIES["cityscapes"]
     labels = {category.id for category in categories}
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for image_id, path in enumerate(maps, start=1):
         instances = opencv().imread(str(path), opencv().IMREAD_UNCHANGED)  # [h, w] uint16
         if instances is None or instances.ndim != 2:

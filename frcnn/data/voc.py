@@ -30,7 +30,8 @@ def voc_to_coco(folder: Path, split: str) -> dict[str, Any]:
         raise UserError(f"{listed}: there is no such list of images; expected a folder such as VOCdevkit/VOC2007")
     categories = KNOWN_CATEGORIES["voc"]
     ids = {category.name: category.id for category in categories}
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for image_id, name in enumerate(listed.read_text(encoding="utf-8").split(), start=1):
         path = folder / "Annotations" / f"{name}.xml"
         try:
