@@ -9,6 +9,7 @@ import numpy as np
 
 from frcnn.data.roles import Category, GroundTruth, Sample
 from frcnn.data.run_lengths import object_mask
+from frcnn.errors import UserError
 from frcnn.ops.encoding import with_encoded_masks
 from frcnn.structures import Detections, EncodedMasks
 
@@ -35,6 +36,13 @@ class Objects:
     categories: Sequence[Category]
     mask_of: MaskOf | None = None
     keypoints: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.boxes.shape[1] != 4:
+            raise UserError(
+                f"pictures show boxes of four numbers, x1 y1 x2 y2, and these have {self.boxes.shape[1]}; "
+                "in training, leave them out with hooks.pictures=null"
+            )
 
     def __len__(self) -> int:
         return len(self.boxes)

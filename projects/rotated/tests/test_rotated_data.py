@@ -15,6 +15,7 @@ from frcnn.data.roles import Category, Dataset, GroundTruth, Sample
 from frcnn.errors import UserError
 from frcnn.evaluation.coco import CocoEvaluator
 from frcnn.evaluation.results import coco_results
+from frcnn.inspect.objects import detected_objects
 from frcnn.structures import Detections
 
 PROJECT = Path(__file__).parents[1]
@@ -215,6 +216,11 @@ def test_nothing_found_and_nothing_there():
 def test_results_are_written_with_five_numbers():
     (result,) = coco_results(detection(20.0, 20.0, 20.0, 4.0, 30.0), [Category(6, "a")])
     assert result == {"image_id": 1, "category_id": 6, "bbox": [20, 20, 20, 4, 30], "score": 1.0}
+
+
+def test_pictures_of_turned_boxes_are_refused_in_one_line():
+    with pytest.raises(UserError, match=r"four numbers.*these have 5.*hooks.pictures=null"):
+        detected_objects(detection(20.0, 20.0, 20.0, 4.0, 30.0)[1], [Category(6, "a")], (50, 50))
 
 
 def test_the_drawn_set_is_the_same_every_time_and_can_be_read(tmp_path):
