@@ -7,10 +7,10 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import roi_align
 
 from frcnn.modeling.poolers import with_image_index
 from frcnn.modeling.roles import ROI_POOLERS, Features, FeatureShapes, ROIPooler
+from frcnn.ops.roi_align import roi_align
 
 
 @ROI_POOLERS.register

@@ -8,10 +8,11 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import roi_align, roi_pool
+from torchvision.ops import roi_pool
 
 from frcnn.modeling.roles import ROI_POOLERS, Features, FeatureShapes, ROIPooler
 from frcnn.ops.boxes import box_area
+from frcnn.ops.roi_align import roi_align
 
 LevelEpsilon = Literal["inside_log", "outside_log"]
 
