@@ -68,8 +68,8 @@ class Registry(Generic[T]):
     @property
     def variable(self) -> str:
         """What the registry is called in the module of its role, such as MATCHERS."""
-        module = vars(sys.modules[self.role.__module__])
-        return next((name for name, value in module.items() if value is self), self.role.__name__)
+        module = sys.modules.get(self.role.__module__)  # a project's file that failed has none
+        return next((name for name, value in vars(module or self).items() if value is self), self.role.__name__)
 
     def names(self) -> list[str]:
         """The names of the components, sorted."""
