@@ -23,7 +23,7 @@ from frcnn.errors import UserError
 if TYPE_CHECKING:
     from frcnn.request import Request
 
-HEAD_START = 3.0
+HEAD_START = 10.0
 """Seconds that the main process has to tell a mistake; torchrun looks ten times a second for a process that ended."""
 
 

@@ -33,9 +33,12 @@ SWAPS = {
     "federated": {"FederatedLoss": 1},
     "equalization": {"EqualizationLoss": 1},
     "soft_nms": {"SoftNMS": 1},
+    "mask": {"MaskBranch": 1},
+    "keypoint": {"KeypointBranch": 1},
 }
 # Two of the RPN and two of the ROI heads, unless it is said here.
 NUM_LOSSES = {"cascade": 8, "cascade_ohem": 8, "cascade_rpn": 5, "double_head_ext": 6, "fcos_rpn": 5, "rpn": 2}
+NUM_LOSSES |= {"mask": 5, "keypoint": 5}
 # What is measured, and what 400 iterations must reach; AP50 of 80 unless it is said here.
 GOALS = {"rpn": ("val/box_proposals/AR@100", 50)}
 AP50 = ("val/bbox/AP50", 80)
