@@ -129,6 +129,9 @@ class _PreparedBatches:
     batches: Sequence[Batch]
     epoch_length: float = 1000.0
 
+    def from_the_start(self) -> Iterator[Batch]:
+        return iter(self)
+
     def __iter__(self) -> Iterator[Batch]:
         return cycle(self.batches)
 

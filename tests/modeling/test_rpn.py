@@ -382,7 +382,9 @@ def test_soft_nms_ranks_by_probability_or_is_refused():
     rpn, features = build_pyramid_rpn(nms=SoftNMS(), nms_on="probability")
     proposals, _ = rpn(features, make_batch((64, 64), SIZES, GT_BOXES))
     assert all(len(p) for p in proposals)
-    with pytest.raises(ValueError, match=r"SoftNMS needs scores in 0\.\.1, got nms_on 'logit': set nms_on: probability"):
+    with pytest.raises(
+        ValueError, match=r"SoftNMS needs scores in 0\.\.1, got nms_on 'logit': set nms_on: probability"
+    ):
         build_pyramid_rpn(nms=SoftNMS())
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from frcnn.modeling.features import shapes_of
 from frcnn.modeling.layers import ConvNorm
-from frcnn.modeling.necks.levels import upsample
+from frcnn.modeling.necks.levels import upsample, zero_biases
 from frcnn.modeling.roles import NECKS, Features, FeatureShapes, Neck
 
 
@@ -74,9 +74,8 @@ class NonLocalBlock(nn.Module):
         self.output = ConvNorm(channels, channels, 1)
         for layer in (self.query, self.key, self.value):
             nn.init.normal_(layer.weight, std=0.01)
-        for layer in (self.query, self.key, self.value, self.output):
-            nn.init.zeros_(layer.bias)
         nn.init.zeros_(self.output.weight)
+        zero_biases(self)
 
     def forward(self, x: Tensor) -> Tensor:
         query, key, value = (
@@ -95,7 +94,7 @@ def _make_refinement(name: str | None, channels: int) -> nn.Module:
     if name == "conv":
         conv = ConvNorm(channels, channels, 3)
         nn.init.xavier_uniform_(conv.weight)
-        nn.init.zeros_(conv.bias)
+        zero_biases(conv)
         return conv
     raise ValueError(f"refine must be non_local, conv or null, got {name!r}")
 

@@ -53,5 +53,11 @@ def init_convolutions(module: nn.Module) -> None:
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_uniform_(layer.weight, a=1)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
+    zero_biases(module)
+
+
+def zero_biases(module: nn.Module) -> None:
+    """Sets the biases of all convolutions to 0."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d) and layer.bias is not None:
+            nn.init.zeros_(layer.bias)
