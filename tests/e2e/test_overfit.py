@@ -16,6 +16,9 @@ from frcnn.config.registry import registries
 from frcnn.data.shapes import make_shapes
 from frcnn.experiment import read_config
 
+# pycocotools says so for every mask that is decoded.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
 FOLDER = Path(__file__).parent / "overfit"
 CASES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
 AP50 = 90
