@@ -93,6 +93,22 @@ def mean_over_processes(value: torch.Tensor) -> torch.Tensor:
     return value
 
 
+def mean_count(count: torch.Tensor, training: bool, *, at_least: float = 1.0) -> torch.Tensor:
+    """What a sum over the batch of this process is divided by, so that the processes together give a mean.
+
+    Args:
+        count: of this process, a scalar.
+        training: whether the processes are in step. Of a test set they may hold different numbers of batches, so in
+            evaluation none waits for another, and the count is its own.
+        at_least: of all processes together, so that nothing is never divided by.
+
+    Returns:
+        the mean count of the processes, float32.
+    """
+    mean = mean_over_processes(count.float()) if training else count.float()
+    return mean.clamp(min=at_least / world_size())
+
+
 def concatenated_over_processes(value: torch.Tensor) -> torch.Tensor:
     """The rows of all processes behind one another, in the order of their ranks, without gradient.
 

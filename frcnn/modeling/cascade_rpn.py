@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
 from frcnn.config import Factory
-from frcnn.distributed import mean_over_processes, world_size
+from frcnn.distributed import mean_count
 from frcnn.modeling.features import check_num_levels
 from frcnn.modeling.proposals import TrainTest
 from frcnn.modeling.roles import (
@@ -185,10 +185,8 @@ class CascadeRPN(RegionProposalNetwork):
         deltas = gather_from_levels(first_deltas, 4, image_index, index)  # [P, 4]
         loss = self.first_box_loss(self.first_box_coder, torch.cat(boxes), deltas, torch.cat(gt_boxes))  # [P]
         count = torch.tensor(float(len(index)), device=index.device)
-        # In evaluation processes may hold different numbers of batches, and none may wait for another.
-        normalizer = mean_over_processes(count).clamp(min=1 / world_size()) if self.training else count.clamp(min=1)
         return {
-            "loss_rpn_first_box_reg": loss.sum() / normalizer * self.first_box_loss.loss_weight,
+            "loss_rpn_first_box_reg": loss.sum() / mean_count(count, self.training) * self.first_box_loss.loss_weight,
             "rpn/num_first_positive": count / len(batch),
         }
 

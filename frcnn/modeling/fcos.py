@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from frcnn.config import Factory
-from frcnn.distributed import mean_over_processes, world_size
+from frcnn.distributed import mean_count
 from frcnn.modeling.anchors import GridAnchorGenerator
 from frcnn.modeling.fcos_head import FCOSHead, FCOSOutput, SideCoder, fuse
-from frcnn.modeling.fcos_matcher import centerness, distances
 from frcnn.modeling.features import check_num_levels
 from frcnn.modeling.layers import NormName
+from frcnn.modeling.matchers.fcos import centerness, distances
 from frcnn.modeling.proposals import RankAnchors, SuppressProposals, TrainTest
 from frcnn.modeling.roles import (
     NMS,
@@ -178,7 +178,8 @@ class FCOSProposalGenerator(ProposalGenerator):
         quality = _as_table(output.quality)[is_positive].squeeze(1)  # [P]
         quality_loss = F.binary_cross_entropy_with_logits(quality, fit, reduction="none")
 
-        num_positive, total_weight = self._mean_counts(is_positive.sum().float(), weight.sum())
+        num_positive = mean_count(is_positive.sum(), self.training)
+        total_weight = mean_count(weight.sum(), self.training, at_least=1e-6)
         return {
             "loss_objectness": objectness_loss.sum() / num_positive * self.objectness_loss.loss_weight,
             "loss_rpn_box_reg": box_loss.sum() / total_weight * self.box_loss.loss_weight,
@@ -186,13 +187,6 @@ class FCOSProposalGenerator(ProposalGenerator):
             "rpn/num_positive": is_positive.sum() / len(batch),
             "rpn/num_negative": (counted & ~is_positive).sum() / len(batch),
         }
-
-    def _mean_counts(self, num_positive: Tensor, total_weight: Tensor) -> tuple[Tensor, Tensor]:
-        """What the losses are divided by: means over the processes in training, and never nothing."""
-        counts = torch.stack((num_positive, total_weight))
-        # In evaluation processes may hold different numbers of batches, and none may wait for another.
-        counts = mean_over_processes(counts) if self.training else counts
-        return counts[0].clamp(min=1 / world_size()), counts[1].clamp(min=1e-6)
 
     @torch.no_grad()
     def filter_proposals(

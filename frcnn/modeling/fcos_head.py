@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from frcnn.modeling.fcos_matcher import distances
 from frcnn.modeling.layers import ConvNorm, NormName
+from frcnn.modeling.matchers.fcos import distances
 from frcnn.ops.boxes import BoxCoder
 
 

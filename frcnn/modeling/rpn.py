@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from frcnn.config import Factory
-from frcnn.distributed import mean_over_processes, world_size
+from frcnn.distributed import mean_count
 from frcnn.modeling.features import check_num_levels, shapes_of
 from frcnn.modeling.modes import unobserved
 from frcnn.modeling.proposals import RankAnchors, SuppressProposals, TrainTest, anchors_of_image
@@ -231,10 +231,7 @@ class RegionProposalNetwork(ProposalGenerator):
             assert self.sampler.batch_size_per_image is not None
             return float(self.sampler.batch_size_per_image * num_images)
         counted = is_positive if self.loss_normalizer == "positive" else torch.ones_like(is_positive)
-        count = counted.sum().float()
-        if not self.training:  # processes may hold different numbers of test batches, and none may wait for another
-            return count.clamp(min=1)
-        return mean_over_processes(count).clamp(min=1 / world_size())
+        return mean_count(counted.sum(), self.training)
 
     @torch.no_grad()
     def filter_proposals(

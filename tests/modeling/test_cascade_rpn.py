@@ -8,9 +8,9 @@ from frcnn.modeling.anchors import GridAnchorGenerator
 from frcnn.modeling.cascade_rpn import AdaptiveConv, CascadeRPN, adaptive_offsets
 from frcnn.modeling.losses import BinaryCrossEntropy, IoULoss, L1Loss
 from frcnn.modeling.matchers import IoUMatcher
+from frcnn.modeling.matchers.region import RegionMatcher
 from frcnn.modeling.nms import NMS
 from frcnn.modeling.proposals import TrainTest
-from frcnn.modeling.region_matcher import RegionMatcher
 from frcnn.modeling.roles import Matcher
 from frcnn.modeling.rpn_head import ConvRPNHead
 from frcnn.modeling.samplers import BalancedPositiveNegativeSampler, OHEMSampler

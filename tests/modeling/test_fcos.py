@@ -7,9 +7,9 @@ from torch import nn
 
 from frcnn.modeling.fcos import FCOSProposalGenerator
 from frcnn.modeling.fcos_head import SideCoder, fuse
-from frcnn.modeling.fcos_matcher import FCOSMatcher, centerness, distances
 from frcnn.modeling.losses import GIoULoss, L1Loss, SigmoidFocalLoss, SoftmaxCrossEntropy
 from frcnn.modeling.matchers import ATSSMatcher, IoUMatcher
+from frcnn.modeling.matchers.fcos import FCOSMatcher, centerness, distances
 from frcnn.modeling.nms import NMS
 from frcnn.modeling.proposals import TrainTest
 from frcnn.modeling.roles import Matcher
@@ -202,9 +202,9 @@ def test_a_matcher_may_ask_what_the_model_says():
 
 
 def test_counts_are_averaged_over_processes_in_training_only(monkeypatch):
-    # This process has one positive of weight 1, the other three of weight 2 in all.
-    monkeypatch.setattr("frcnn.modeling.fcos.mean_over_processes", lambda v: (v + torch.tensor([3.0, 2.0])) / 2)
-    monkeypatch.setattr("frcnn.modeling.fcos.world_size", lambda: 2)
+    # This process has one positive, the other three.
+    monkeypatch.setattr("frcnn.distributed.mean_over_processes", lambda count: (count + 3) / 2)
+    monkeypatch.setattr("frcnn.distributed.world_size", lambda: 2)
     generator = silent(build(matcher=FCOSMatcher(size_limits=(24.0,), center_radius=1.0)))
     given = make_batch([[4, 4, 20, 20]])
     assert generator(features(1), given)[1]["loss_rpn_quality"].item() == pytest.approx(math.log(2) / 2)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from frcnn.modeling.region_matcher import RegionMatcher
+from frcnn.modeling.matchers import FCOSMatcher, RegionMatcher
 from frcnn.structures import Candidates, Targets
 
 
@@ -47,6 +47,22 @@ def test_the_smaller_of_two_objects_wins_whatever_their_order():
     for boxes, winner in (([large, small], 1), ([small, large], 0)):
         matches = RegionMatcher()(anchors, targets(*boxes))
         assert matches.gt_index[matches.labels == 1].tolist() == [winner] * 4
+
+
+def test_the_chunks_of_ground_truths_make_no_difference(monkeypatch):
+    torch.manual_seed(0)
+    corner = torch.rand(9, 2) * 20
+    gts = targets(*torch.cat((corner, corner + 2 + torch.rand(9, 2) * 18), dim=1).tolist())
+    levels = Candidates([grid(10, 4, 8), grid(5, 8, 16)])
+    for matcher in (RegionMatcher(), FCOSMatcher(size_limits=(16.0,))):
+        whole = matcher(levels, gts)
+        with monkeypatch.context() as patched:
+            patched.setattr("frcnn.modeling.matchers.claims.CLAIM_CHUNK_ELEMENTS", 1)
+            parts = matcher(levels, gts)
+        assert (whole.labels == 1).any()
+        assert torch.equal(whole.labels, parts.labels)
+        assert torch.equal(whole.gt_index, parts.gt_index)
+        assert torch.equal(whole.quality, parts.quality)
 
 
 def test_nothing_to_match():

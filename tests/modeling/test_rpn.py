@@ -448,8 +448,8 @@ def test_one_pixel_box_in_bfloat16_autocast():
 
 def test_counts_are_averaged_over_processes_in_training_only(monkeypatch):
     # This process has one positive and the other has three, so the mean is two.
-    monkeypatch.setattr("frcnn.modeling.rpn.mean_over_processes", lambda value: (value + 3) / 2)
-    monkeypatch.setattr("frcnn.modeling.rpn.world_size", lambda: 2)
+    monkeypatch.setattr("frcnn.distributed.mean_over_processes", lambda value: (value + 3) / 2)
+    monkeypatch.setattr("frcnn.distributed.world_size", lambda: 2)
     rpn, features = row_rpn([0.0, 0.0], [[0.1, 0.2, 0.0, -0.3]] * 2, loss_normalizer="positive")
     batch = make_batch((16, 32), [(16, 32)], [[[0, 0, 16, 16]]])
     assert rpn(features, batch)[1]["loss_rpn_box_reg"].item() == pytest.approx(0.6 / 2)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from frcnn.config import Factory
-from frcnn.distributed import mean_over_processes, world_size
+from frcnn.distributed import mean_count
 from frcnn.modeling.roles import BOX_PREDICTORS, BoxLoss, BoxPredictor, ClassLoss
 from frcnn.ops.boxes import BoxCoder
 from frcnn.structures import Rois, ScoredBoxes
@@ -67,13 +67,11 @@ class FastRCNNPredictor(BoxPredictor):
 
     def losses(self, class_logits: Tensor, deltas: Tensor, rois: Sequence[Rois]) -> dict[str, Tensor]:
         num_rois = torch.tensor(float(len(class_logits)), device=class_logits.device)
-        # Processes may hold different numbers of batches of a test set, so they wait for each other in training only.
-        normalizer = mean_over_processes(num_rois) if self.training else num_rois
         return fastrcnn_loss(
             class_logits,
             deltas,
             rois,
-            normalizer.clamp(min=1 / world_size()),
+            mean_count(num_rois, self.training),
             num_classes=self.num_classes,
             box_coder=self.box_coder,
             class_loss=self.class_loss,

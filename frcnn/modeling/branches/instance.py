@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from frcnn.config import Factory
-from frcnn.distributed import mean_over_processes, world_size
 from frcnn.errors import UserError
 from frcnn.modeling.features import shapes_of
 from frcnn.modeling.roles import Features, FeatureShapes, ROIBranch, ROIPooler, SharedFeatures
@@ -59,16 +58,6 @@ class InstanceBranch(ROIBranch):
     def positives(self, rois: Sequence[Rois]) -> list[Rois]:
         """The ROIs that stand for an object."""
         return [r.select(r.classes < self.num_classes) for r in rois]
-
-    def normalizer(self, count: Tensor) -> Tensor:
-        """What a sum over the batch is divided by to be a mean: the mean of the processes' counts, never 0.
-
-        Args:
-            count: of this process, a scalar.
-        """
-        # Processes may hold different numbers of batches of a test set, so they wait for each other in training only.
-        mean = mean_over_processes(count.float()) if self.training else count.float()
-        return mean.clamp(min=1 / world_size())
 
 
 def require_targets(branch: ROIBranch, targets: Sequence[Targets]) -> None:

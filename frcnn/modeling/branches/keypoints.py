@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from frcnn.config import Factory
+from frcnn.distributed import mean_count
 from frcnn.errors import UserError
 from frcnn.modeling.branches.instance import InstanceBranch, require_targets
 from frcnn.modeling.layers import ConvNorm
@@ -108,7 +109,7 @@ class KeypointBranch(InstanceBranch):
         counted = torch.cat(valid)  # [P, J]
         losses = F.cross_entropy(heatmaps.flatten(2)[counted], torch.cat(cells)[counted], reduction="sum")
         if self.normalizer_per_image is None:
-            normalizer = self.normalizer(counted.sum())
+            normalizer = mean_count(counted.sum(), self.training)
         else:
             normalizer = losses.new_tensor(self.normalizer_per_image * len(rois))
         return {"loss_keypoint": losses / normalizer * self.loss_weight}

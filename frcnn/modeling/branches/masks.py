@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from frcnn.config import Factory
+from frcnn.distributed import mean_count
 from frcnn.modeling.branches.instance import InstanceBranch, require_targets
 from frcnn.modeling.layers import ConvNorm, NormName
 from frcnn.modeling.roles import ROI_BRANCHES, Features, FeatureShapes, ROIPooler, SharedFeatures
@@ -112,7 +113,7 @@ class MaskBranch(InstanceBranch):
         chosen = of_classes(logits, torch.cat([p.classes for p in positives])).float()  # [P, M, M]
         losses = F.binary_cross_entropy_with_logits(chosen, gt_masks, reduction="none").mean(dim=(1, 2))  # [P]
         num_positive = torch.tensor(len(losses), device=losses.device)
-        return {"loss_mask": losses.sum() / self.normalizer(num_positive) * self.loss_weight}
+        return {"loss_mask": losses.sum() / mean_count(num_positive, self.training) * self.loss_weight}
 
     def gt_masks(self, masks: InstanceMasks, positives: Rois, resolution: int) -> Tensor:
         """What the positives [p] of one image should see of their objects: [p, resolution, resolution] in 0..1."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from frcnn.structures import BACKGROUND_LABEL, POSITIVE_LABEL, Candidates, Matches, Predictions
 
 CLAIM_CHUNK_ELEMENTS = 2**21
-"""How many pairs of a ground truth and a candidate `best_claims` ranks at once (8 MiB for each number of a pair)."""
+"""How many pairs of a ground truth and a candidate are looked at at once (8 MiB for each number of a pair)."""
 
 
 class Claims(NamedTuple):
@@ -42,6 +42,21 @@ class Ranking(NamedTuple):
     value: Tensor
     iou: Tensor
     limit: Tensor
+
+
+def gt_chunks(gt_boxes: Tensor, num_candidates: int) -> Iterator[tuple[int, Tensor]]:
+    """The ground truths some at a time, so that what is computed of all their pairs has a bounded size.
+
+    Args:
+        gt_boxes: [G, 4].
+        num_candidates: N.
+
+    Yields:
+        the number of ground truths before, and the boxes [g, 4].
+    """
+    step = max(1, CLAIM_CHUNK_ELEMENTS // max(1, num_candidates))
+    for first in range(0, len(gt_boxes), step):
+        yield first, gt_boxes[first : first + step]
 
 
 def best_claims(

@@ -8,9 +8,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from frcnn.modeling.matchers.claims import Claims, gt_chunks, highest_claim_wins
 from frcnn.modeling.roles import MATCHERS, Matcher
-from frcnn.ops.boxes import box_area
-from frcnn.structures import BACKGROUND_LABEL, POSITIVE_LABEL, Candidates, Matches, Targets
+from frcnn.ops.boxes import box_area, box_centers
+from frcnn.structures import Candidates, Matches, Targets
 
 
 @MATCHERS.register
@@ -42,42 +43,32 @@ class FCOSMatcher(Matcher):
         self.center_radius = center_radius
 
     def forward(self, candidates: Candidates, targets: Targets) -> Matches:
-        gt_boxes = targets.boxes.float()  # [G, 4]
-        # One ground truth behind the others stands for "nothing": larger than all, so that it is taken last.
-        area = torch.cat((box_area(gt_boxes), gt_boxes.new_tensor([torch.inf])))  # [G + 1]
-        ranges = list(pairwise((0.0, *self.size_limits, math.inf)))
-        gt_index = torch.cat(
-            [
-                self._match_level(cells.float(), gt_boxes, area, *limits)
-                for cells, limits in zip(candidates.boxes_per_level, ranges, strict=True)
-            ]
-        )  # [N] in 0..G
-        is_positive = gt_index < len(gt_boxes)
-        gt_index = torch.where(is_positive, gt_index, 0)
-        quality = gt_index.new_zeros(len(gt_index), dtype=torch.float32)
-        positive = torch.nonzero(is_positive).squeeze(1)
-        centers = _centers(candidates.boxes[positive].float())
-        quality[positive] = centerness(distances(centers, gt_boxes[gt_index[positive]]))
-        return Matches(gt_index, torch.where(is_positive, POSITIVE_LABEL, BACKGROUND_LABEL), quality)
-
-    def _match_level(self, cells: Tensor, gt_boxes: Tensor, area: Tensor, low: float, high: float) -> Tensor:
-        """[N_l]: the smallest ground truth that each location of a level stands for, G for none."""
-        chosen = torch.full((len(cells),), len(gt_boxes), dtype=torch.int64, device=cells.device)
-        centers = _centers(cells)  # [N_l, 2]
-        radius = cells[:, 2:] - cells[:, :2]  # [N_l, 2] of one stride
-        for gt, box in enumerate(gt_boxes):
-            sides = distances(centers, box)  # [N_l, 4]
-            farthest = sides.amax(dim=1)
-            matches = (sides > 0).all(dim=1) & (farthest > low) & (farthest <= high)
+        cells, gt_boxes = candidates.boxes.float(), targets.boxes.float()  # [N, 4], [G, 4]
+        centers, stride = box_centers(cells), cells[:, 2:] - cells[:, :2]  # [N, 2] each
+        low, high = self._limits(candidates)  # [N] each
+        pairs = [torch.zeros(0, 2, dtype=torch.int64, device=cells.device)]
+        for first, boxes in gt_chunks(gt_boxes, len(cells)):  # [g, 4]
+            sides = distances(centers, boxes[:, None])  # [g, N, 4]
+            farthest = sides.amax(dim=-1)
+            matches = (sides > 0).all(dim=-1) & (farthest > low) & (farthest <= high)
             if self.center_radius is not None:
-                away = (centers - _centers(box)).abs()  # [N_l, 2]
-                matches &= (away < self.center_radius * radius).all(dim=1)
-            chosen = torch.where(matches & (area[gt] < area[chosen]), gt, chosen)
-        return chosen
+                away = (centers - box_centers(boxes)[:, None]).abs()  # [g, N, 2]
+                matches &= (away < self.center_radius * stride).all(dim=-1)
+            pairs.append(torch.nonzero(matches) + torch.tensor([first, 0], device=cells.device))
+        gt, candidate = torch.cat(pairs).unbind(dim=1)  # [n] each
+        quality = centerness(distances(centers[candidate], gt_boxes[gt]))
+        return highest_claim_wins(Claims(gt, candidate, -box_area(gt_boxes[gt]), quality), len(cells), len(gt_boxes))
+
+    def _limits(self, candidates: Candidates) -> tuple[Tensor, Tensor]:
+        """[N] each: which distances to the farthest side suit the level of each candidate."""
+        ranges = pairwise((0.0, *self.size_limits, math.inf))
+        levels = zip(candidates.boxes_per_level, ranges, strict=True)
+        limits = torch.cat([cells.new_tensor(of_level).expand(len(cells), 2) for cells, of_level in levels])  # [N, 2]
+        return limits[:, 0], limits[:, 1]
 
 
 def distances(points: Tensor, boxes: Tensor) -> Tensor:
-    """From points [n, 2] to the left, top, right and bottom of boxes [n or 1, 4]: [n, 4], negative outside."""
+    """From points [..., 2] to the left, top, right and bottom of boxes [..., 4]: [..., 4], negative outside; broadcast."""
     return torch.cat((points - boxes[..., :2], boxes[..., 2:] - points), dim=-1)
 
 
@@ -94,7 +85,3 @@ def centerness(sides: Tensor) -> Tensor:
     across = torch.minimum(left, right) / torch.maximum(left, right)
     down = torch.minimum(top, bottom) / torch.maximum(top, bottom)
     return (across * down).sqrt()
-
-
-def _centers(boxes: Tensor) -> Tensor:
-    return (boxes[..., :2] + boxes[..., 2:]) / 2

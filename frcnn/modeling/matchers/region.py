@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
+from frcnn.modeling.matchers.claims import Claims, gt_chunks, highest_claim_wins
 from frcnn.modeling.roles import MATCHERS, Matcher
-from frcnn.ops.boxes import box_area, paired_iou
-from frcnn.structures import BACKGROUND_LABEL, DISCARD_LABEL, POSITIVE_LABEL, Candidates, Matches, Targets
+from frcnn.ops.boxes import box_area, box_centers, paired_iou
+from frcnn.structures import DISCARD_LABEL, POSITIVE_LABEL, Candidates, Matches, Targets
 
 
 @MATCHERS.register
@@ -34,43 +37,36 @@ class RegionMatcher(Matcher):
         self.ignore_ratio = ignore_ratio
 
     def forward(self, candidates: Candidates, targets: Targets) -> Matches:
-        boxes = candidates.boxes.float()  # [N, 4]
-        labels = torch.full((len(boxes),), BACKGROUND_LABEL, dtype=torch.int64, device=boxes.device)
-        gt_index = torch.zeros_like(labels)
+        boxes, gt_boxes = candidates.boxes.float(), targets.boxes.float()  # [N, 4], [G, 4]
+        level_of_gt = _best_levels(candidates, gt_boxes)  # [G]
+        ignored = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
+        pairs = [torch.zeros(0, 2, dtype=torch.int64, device=boxes.device)]
         first = 0
-        level_of_gt = _best_levels(candidates, targets.boxes)  # [G]
         for level, level_boxes in enumerate(candidates.boxes_per_level):
             if not len(level_boxes):
                 continue
             here = slice(first, first + len(level_boxes))
             gts = torch.nonzero(level_of_gt == level).squeeze(1)  # [g]
-            labels[here], gt_index[here] = self._match_level(level_boxes.float(), targets.boxes.float(), gts)
+            for start, some in gt_chunks(gt_boxes[gts], len(level_boxes)):
+                positive, near = self._around_centers(level_boxes.float(), some)  # [g', N_l] each
+                ignored[here] |= near.any(dim=0)
+                place, candidate = torch.nonzero(positive, as_tuple=True)
+                pairs.append(torch.stack((gts[place + start], candidate + first), dim=1))
             first += len(level_boxes)
-        quality = boxes.new_zeros(len(boxes))
-        if len(targets):
-            overlap = paired_iou(boxes, targets.boxes[gt_index])  # [N]
-            quality = torch.where(labels == POSITIVE_LABEL, overlap, quality)
-        return Matches(gt_index=gt_index, labels=labels, quality=quality)
+        gt, candidate = torch.cat(pairs).unbind(dim=1)  # [n] each
+        overlap = paired_iou(boxes[candidate], gt_boxes[gt])
+        claims = Claims(gt, candidate, -box_area(gt_boxes[gt]), overlap)
+        matches = highest_claim_wins(claims, len(boxes), len(gt_boxes))
+        left_out = ignored & (matches.labels != POSITIVE_LABEL)
+        return replace(matches, labels=torch.where(left_out, DISCARD_LABEL, matches.labels))
 
-    def _match_level(self, boxes: Tensor, gt_boxes: Tensor, gts: Tensor) -> tuple[Tensor, Tensor]:
-        """Labels and ground truths [N_l] of the candidates of one level; larger ground truths are overwritten."""
-        labels = torch.full((len(boxes),), BACKGROUND_LABEL, dtype=torch.int64, device=boxes.device)
-        gt_index = torch.zeros_like(labels)
-        centers = (boxes[:, :2] + boxes[:, 2:]) / 2  # [N_l, 2]
-        largest_first = gts[box_area(gt_boxes[gts]).argsort(descending=True, stable=True)]
-        positives = []
-        for gt in largest_first.tolist():
-            x1, y1, x2, y2 = gt_boxes[gt].unbind()
-            away = (centers - torch.stack((x1 + x2, y1 + y2)) / 2).abs()  # [N_l, 2]
-            half = torch.stack((x2 - x1, y2 - y1)) / 2
-            positive = (away < self.center_ratio * half).all(dim=1)
-            positive[away.square().sum(dim=1).argmin()] = True
-            labels[(away < self.ignore_ratio * half).all(dim=1)] = DISCARD_LABEL
-            positives.append((gt, positive))
-        for gt, positive in positives:
-            labels[positive] = POSITIVE_LABEL
-            gt_index[positive] = gt
-        return labels, gt_index
+    def _around_centers(self, boxes: Tensor, gt_boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """[g, N_l] bool each: which candidates of a level are positives of a ground truth, and which are near them."""
+        away = (box_centers(boxes) - box_centers(gt_boxes)[:, None]).abs()  # [g, N_l, 2]
+        half = (gt_boxes[:, None, 2:] - gt_boxes[:, None, :2]) / 2  # [g, 1, 2]
+        positive = (away < self.center_ratio * half).all(dim=-1)
+        closest = away.square().sum(dim=-1).argmin(dim=1, keepdim=True)  # [g, 1]
+        return positive.scatter(1, closest, True), (away < self.ignore_ratio * half).all(dim=-1)
 
 
 def _best_levels(candidates: Candidates, gt_boxes: Tensor) -> Tensor:
