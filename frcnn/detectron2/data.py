@@ -28,7 +28,7 @@ def data(s: Settings) -> dict[str, Any]:
         s.refuse("DATASETS.TRAIN", "no data set is named; add DATASETS to the file")
     s.without_effect("DATASETS.PRECOMPUTED_PROPOSAL_TOPK_")
     options = _train_options(s)
-    sets = [node for name in train_sets if (node := _dataset(s, "DATASETS.TRAIN", name, options)) is not None]
+    sets = [_dataset(s, "DATASETS.TRAIN", name, options) for name in train_sets]
     train: dict[str, Any] = {
         "dataset": sets[0] if len(sets) == 1 else {"name": "ConcatDataset", "datasets": sets},
         "transforms": _train_transforms(s),
@@ -68,14 +68,14 @@ def _train_options(s: Settings) -> dict[str, Any]:
     return options
 
 
-def _dataset(s: Settings, key: str, name: str, options: dict[str, Any]) -> dict[str, Any] | None:
+def _dataset(s: Settings, key: str, name: str, options: dict[str, Any]) -> dict[str, Any]:
     if name not in _SPLITS:
         s.refuse(
             key,
-            f"the data set {name!r} is not known; known are {', '.join(_SPLITS)}. For another, name one of these, "
-            "and write its CocoDataset into the result by hand",
+            f"the data set {name!r} is not known; known are {', '.join(_SPLITS)}. For another, say "
+            f"--leave-out {key}, and put its paths into the result by hand",
         )
-        return None
+        return {"name": "CocoDataset", "annotations": f"{name}.json", "images": name, **options}
     split = name.rpartition("_")[2]
     year = "2014" if "2014" in name else "2017"
     images = "coco" if name.startswith("lvis") else f"coco/{split}{year}"  # LVIS says the folder of each image

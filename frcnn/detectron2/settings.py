@@ -11,6 +11,7 @@ from frcnn.config.merge import load_nodes
 from frcnn.config.problems import Mark, Problem, join, nearest
 from frcnn.config.tree import ListNode, MapNode, Node, Scalar
 from frcnn.detectron2.defaults import DEFAULTS, FIXED
+from frcnn.errors import UserError
 
 _WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False, "null": None, "~": None}
 _OTHER_TASKS = {
@@ -64,7 +65,15 @@ class Settings:
         self._refused.setdefault(key, reason)
 
     def problems(self, left_out: set[str]) -> list[Problem]:
-        """Every key that is not carried over, with its reason, but for those that the user gave up."""
+        """Every key that is not carried over, with its reason, but for those that the user gave up.
+
+        Raises:
+            UserError: a key to be given up is neither detectron2's nor in the file.
+        """
+        for key in sorted(left_out - self.given.keys() - DEFAULTS.keys() - FIXED.keys()):
+            guess = nearest(key, [*self.given, *DEFAULTS, *FIXED])
+            hint = f"; did you mean {guess}?" if guess else ""
+            raise UserError(f"--leave-out {key}: neither the file nor detectron2 has such a key{hint}")
         reasons = dict(self._refused)
         for key, (value, _) in self.given.items():
             if key in FIXED and value != FIXED[key][0]:
@@ -98,6 +107,8 @@ def _value(node: Node) -> Any:
     """As detectron2 reads it: YAML's own values, and Python's tuples and numbers in a text."""
     if isinstance(node, ListNode):
         return tuple(_value(item) for item in node.items)
+    if isinstance(node, MapNode):
+        return {key: _value(child) for key, child in node.entries.items()}
     assert isinstance(node, Scalar)
     text = node.text
     if not node.quoted and text.lower() in _WORDS:

@@ -183,8 +183,29 @@ def test_a_key_can_be_given_up(tmp_path: Path) -> None:
     assert "# Left out: MODEL.DEVICE" in (tmp_path / "out.yaml").read_text().splitlines()
 
 
+def test_a_key_that_nobody_knows_cannot_be_given_up(tmp_path: Path) -> None:
+    path = write_file(tmp_path, "x", with_changes("faster_rcnn_R_50_FPN_1x", MODEL__DEVICE="cpu"))
+    with pytest.raises(UserError, match=r"--leave-out MODEL\.DEVCIE: neither .* did you mean MODEL\.DEVICE"):
+        translate(path, ["MODEL.DEVCIE"])
+
+
+def test_a_data_set_of_ones_own_is_left_to_be_filled_in(tmp_path: Path) -> None:
+    changes = {"DATASETS__TRAIN": "('balloons_train',)", "DATASETS__TEST": "('balloons_val',)"}
+    path = write_file(tmp_path, "x", with_changes("faster_rcnn_R_50_FPN_1x", **changes))
+    words = ["import-config", str(path), "--output", str(tmp_path / "out.yaml")]
+    assert main(words) == 2
+    assert main([*words, "--leave-out", "DATASETS.TRAIN", "--leave-out", "DATASETS.TEST"]) == 0
+    data = to_plain(read_config(tmp_path / "out.yaml").plan)["data"]
+    assert data["train"]["dataset"]["annotations"] == "balloons_train.json"
+    assert data["test"]["balloons_val"]["dataset"]["images"] == "balloons_val"
+
+
 def test_bad_files_are_told_in_a_line(tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
+    for ours in ("model: {name: FasterRCNN}\n", "model: {necks: [{name: FPN, out_channels: 64}]}\n"):
+        path.write_text(ours)
+        with pytest.raises(UserError, match="has none of detectron2's sections"):
+            translate(path)
     path.write_text("model: {name: FasterRCNN}\n")
     with pytest.raises(UserError, match="has none of detectron2's sections"):
         translate(path)
