@@ -27,10 +27,12 @@ def test_best_is_the_step_with_the_highest_metric(toy, tmp_path):
     assert torch.load(tmp_path / "best.pth", weights_only=True)["iteration"] == 2
 
 
-@pytest.mark.parametrize("first", [0.0, None])
-def test_best_exists_after_the_first_evaluation_even_without_an_ap(toy, tmp_path, first):
-    toy({"evaluate": EvaluateOnly(every=EVERY_STEP), "best": BestCheckpoint()}, aps=[first], duration="1it").train()
+@pytest.mark.parametrize(("first", "shown"), [(0.0, "0.000"), (None, "n/a")])
+def test_best_exists_after_the_first_evaluation_even_without_an_ap(toy, tmp_path, first, shown):
+    best = BestCheckpoint()
+    toy({"evaluate": EvaluateOnly(every=EVERY_STEP), "best": best}, aps=[first], duration="1it").train()
     assert (tmp_path / "best.pth").exists()
+    assert best.shown == shown
 
 
 def test_early_stop_waits_for_its_patience(toy):

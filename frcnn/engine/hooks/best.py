@@ -68,6 +68,11 @@ class _WatchMetric(Hook):
         self.best, self.best_iteration = value, trainer.iteration
         return True
 
+    @property
+    def shown(self) -> str:
+        """The best value as text; n/a where no evaluation had one, as without objects in the test set."""
+        return f"{self.best:#.4g}" if self.best is not None and math.isfinite(self.best) else "n/a"
+
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "best_iteration": self.best_iteration}
 
@@ -99,7 +104,7 @@ class BestCheckpoint(_WatchMetric):
     def after_evaluation(self, trainer: Trainer, evaluation: Evaluation) -> None:
         if self.improved(trainer, evaluation, 0.0) and distributed.is_main():
             save_checkpoint(trainer.folder / "best.pth", weights_for_prediction(trainer))
-            logger.info("best so far: %s %#.4g, saved as %s", self.metric, self.best, trainer.folder / "best.pth")
+            logger.info("best so far: %s %s, saved as %s", self.metric, self.shown, trainer.folder / "best.pth")
 
 
 @HOOKS.register
@@ -131,7 +136,7 @@ class EarlyStop(_WatchMetric):
         if self.failures >= self.patience:
             trainer.stop(
                 f"{self.metric} has not improved by more than {self.min_delta:g} in {self.patience} evaluations "
-                f"(best {self.best:#.4g} at iteration {self.best_iteration})"
+                f"(best {self.shown} at iteration {self.best_iteration})"
             )
 
     def state_dict(self) -> dict[str, Any]:
