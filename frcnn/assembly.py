@@ -28,7 +28,7 @@ def build_model(experiment: Experiment, categories: Sequence[Category], device: 
     """
     given = experiment.num_classes
     if given is not None and given != len(categories):
-        names = ", ".join(category.name for category in categories)
+        names = ", ".join(shortened([category.name for category in categories]))
         raise UserError(
             f"num_classes is {given} in the config, but the training set has {len(categories)} categories ({names}); "
             "leave num_classes out: the data set knows"
@@ -39,6 +39,11 @@ def build_model(experiment: Experiment, categories: Sequence[Category], device: 
     if experiment.trainer.channels_last:
         model = model.to(memory_format=torch.channels_last)
     return model.to(device)
+
+
+def shortened(names: Sequence[str]) -> list[str]:
+    """The names, or of ten and more the first four and the last."""
+    return list(names) if len(names) < 10 else [*names[:4], "...", names[-1]]
 
 
 def require_data_for(model: Detector, experiment: Experiment) -> None:

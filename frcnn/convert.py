@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from frcnn.assembly import about_checkpoint, build_model
+from frcnn.assembly import about_checkpoint, build_model, shortened
 from frcnn.checkpoint.conventions import advice, convention_of, differences
 from frcnn.checkpoint.load import load_weights, res5_where_the_model_has_it
 from frcnn.checkpoint.save import save_checkpoint
@@ -67,13 +67,18 @@ def convert_weights(request: ConvertRequest) -> list[str]:
         lines += advice(weights)
         state: dict[str, Any] = {"model": dict(weights.state_dict)}
         use = f"--init-weights {request.output} starts a training from it; to predict with it, name a --config-file"
+    elif all(name.startswith("backbone.") for name in weights.state_dict):
+        raise UserError(
+            f"{request.source}: holds a backbone alone, which makes no detector; start a training from it with "
+            f"--init-weights {request.source}, or leave --config-file out to write its weights under our names"
+        )
     else:
         config, changed = _config_for(weights, request)
         lines += changed
         categories = _categories(weights, request.categories)
         model, summary = _filled_model(config, categories, weights)
         lines.append(summary)
-        lines.append(f"{len(categories)} classes: {_shortened([category.name for category in categories])}")
+        lines.append(f"{len(categories)} classes: {', '.join(shortened([category.name for category in categories]))}")
         state = {"model": model.state_dict(), **about_checkpoint(config.text, categories)}
         use = f"frcnn predict --weights {request.output} IMAGE"
     if request.output is not None:
@@ -137,10 +142,6 @@ def _filled_model(config: Config, categories: Sequence[Category], weights: Weigh
     state_dict: dict[str, Tensor] = res5_where_the_model_has_it(weights.state_dict, model)
     report = load_weights(model, state_dict, source=weights.source, strict=True)
     return model, report.summary()
-
-
-def _shortened(names: Sequence[str]) -> str:
-    return ", ".join(names if len(names) < 10 else [*names[:4], "...", names[-1]])
 
 
 def _require_new(output: str | None) -> None:

@@ -110,7 +110,11 @@ def advice(weights: Weights, config: Mapping[str, Any] | None = None) -> list[st
     if convention is None:
         return []
     if config is None:
-        expected = [Difference(key, value, None).override for key, value in convention.options.items()]
+        expected = [
+            Difference(key, value, None).override
+            for key, value in convention.options.items()
+            if not key.startswith("model.roi_heads.") or _has_res5_heads(weights.state_dict)
+        ]
         return [f"these weights are {convention.trained_by}'s; the config of a model for them has"] + [
             f"  {override}" for override in expected
         ]
@@ -124,6 +128,10 @@ def advice(weights: Weights, config: Mapping[str, Any] | None = None) -> list[st
 
 def _strides(*, in_1x1: bool) -> dict[str, bool]:
     return {"model.backbone.stride_in_1x1": in_1x1, "model.roi_heads.stride_in_1x1": in_1x1}
+
+
+def _has_res5_heads(state_dict: Mapping[str, Tensor]) -> bool:
+    return any(name.startswith("roi_heads.") and ".res5." in name for name in state_dict)
 
 
 def _groups(state_dict: Mapping[str, Tensor]) -> int | None:

@@ -36,7 +36,11 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     content = read_weights_file(path)
     kind = detect_kind(content)
     if kind is not Kind.FRCNN:
-        convert = "; --init-weights can start a run from it" if kind is not Kind.UNKNOWN else ""
+        convert = (
+            "; --init-weights can start a run from it, and `frcnn convert-weights` makes a checkpoint of a whole detector"
+            if kind is not Kind.UNKNOWN
+            else ""
+        )
         raise UserError(f"{path}: not a checkpoint of frcnn; it looks like {kind}{convert}")
     require_known_version(content, path)
     return content

@@ -108,7 +108,9 @@ def load_predictor(
     checkpoint = load_checkpoint(fetch(path))
     for key in ("config", "categories"):
         if not checkpoint.get(key):
-            raise UserError(f"{path}: carries no {key}; it was not written by a training run")
+            raise UserError(
+                f"{path}: carries no {key}; a training run writes it, and so does `frcnn convert-weights` with --config-file"
+            )
     categories = [as_category(category) for category in checkpoint["categories"]]
     experiment = Config.from_text(checkpoint["config"], f"config in {path}", overrides, imports=imports).build()
     detector = build_model(experiment, categories, chosen)

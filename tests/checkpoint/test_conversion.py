@@ -14,6 +14,7 @@ import torch
 from frcnn.checkpoint.conventions import advice, convention_of, differences
 from frcnn.checkpoint.kinds import Kind
 from frcnn.checkpoint.sources import Weights, resolve_weights
+from frcnn.cli.main import main
 
 BGR = {
     "model.channel_order": "BGR",
@@ -129,6 +130,24 @@ def test_torchvisions_first_weights_need_an_eps_of_zero(tmp_path: Path, file: st
     convention = convention_of(resolve_weights(tmp_path / file))
     assert convention is not None
     assert convention.options.get("model.backbone.norm_eps") == eps
+
+
+def test_a_stage_in_the_roi_heads_is_spoken_of_where_there_is_one(tmp_path: Path) -> None:
+    weights = zoo_file(tmp_path, resnet(), __author__="Detectron2 Model Zoo")
+    assert not any("roi_heads" in line for line in advice(weights))
+    c4 = {**resnet(), "roi_heads.res5.0.conv1.weight": np.ones((512, 1024, 1, 1), np.float32)}
+    lines = advice(zoo_file(tmp_path, c4, __author__="Detectron2 Model Zoo"))
+    assert "  model.roi_heads.stride_in_1x1=true" in lines
+
+
+def test_a_backbone_alone_makes_no_detector(tmp_path: Path, capsys) -> None:
+    torch.save(
+        {"conv1.weight": torch.zeros(64, 3, 7, 7), "layer1.0.conv1.weight": torch.zeros(64, 64, 3, 3)},
+        tmp_path / "r.pth",
+    )
+    words = ["convert-weights", str(tmp_path / "r.pth"), "--config-file", "x.yaml", "--output", str(tmp_path / "o.pth")]
+    assert main(words) == 2
+    assert "r.pth: holds a backbone alone, which makes no detector; start a training" in capsys.readouterr().err
 
 
 def test_only_what_a_config_has_is_compared(tmp_path: Path) -> None:
