@@ -47,7 +47,11 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         return 0
     verb = words[0]
     if verb not in VERBS:
-        print(f"frcnn: there is no verb {verb!r}; choices: {', '.join(VERBS)}", file=sys.stderr)
+        from frcnn.config.problems import nearest
+
+        guess = nearest(verb, VERBS)
+        hint = f"did you mean {guess!r}? " if guess else ""
+        print(f"error: there is no verb {verb!r}; {hint}choices: {', '.join(VERBS)}", file=sys.stderr)
         return 2
     module = importlib.import_module(f"frcnn.cli.{verb.replace('-', '_')}")
     parser = argparse.ArgumentParser(

@@ -22,6 +22,8 @@ def find_registry(name: str) -> Registry[Any]:
     for registry in registries():
         if name.lower() in (registry.variable.lower(), registry.role.__name__.lower()):
             return registry
+    if any(name in registry.components for registry in registries()):
+        raise UserError(f"'{name}' is a component, not a registry: `frcnn explain {name}` tells about it")
     names = [registry.variable for registry in registries()]
     guess = nearest(name.upper(), names)
     hint = f"did you mean '{guess}'? " if guess else ""
@@ -53,6 +55,11 @@ def explain_component(name: str) -> str:
     """
     found = [(registry, r) for registry in registries() if (r := registry.components.get(name))]
     if not found:
+        for registry in registries():
+            if name.lower() in (registry.variable.lower(), registry.role.__name__.lower()):
+                raise UserError(
+                    f"'{name}' is a role, not a component: `frcnn list {registry.variable}` lists its components"
+                )
         names = [known for registry in registries() for known in registry.components]
         guess = nearest(name, names)
         hint = f"did you mean '{guess}'? " if guess else ""

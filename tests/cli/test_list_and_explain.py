@@ -60,6 +60,8 @@ def test_explain(capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["list", "ATSSMatcher"], "'ATSSMatcher' is a component, not a registry: `frcnn explain ATSSMatcher`"),
+        (["explain", "Matcher"], "'Matcher' is a role, not a component: `frcnn list MATCHERS`"),
         (["list", "MACHTERS"], "there is no registry 'MACHTERS'; did you mean 'MATCHERS'? choices: "),
         (["list", "--markdown", "NECKS"], "--markdown is the page of all registries"),
         (["explain", "ATTSMatcher"], "no component is called 'ATTSMatcher'; did you mean 'ATSSMatcher'?"),

@@ -243,7 +243,7 @@ def test_a_missing_config_and_words_that_are_no_options_are_answered(frcnn, tmp_
     )
     assert "error: --config-file FILE is missing" in frcnn("train")[2]
     assert "has no option 'ATSSMatchr'; did you mean 'ATSSMatcher'?" in frcnn("train", "--help", "ATSSMatchr")[2]
-    assert "there is no verb 'trian'; choices: train, predict" in frcnn("trian")[2]
+    assert "error: there is no verb 'trian'; did you mean 'train'? choices: train, predict" in frcnn("trian")[2]
     with pytest.raises(SystemExit, match="2"):
         frcnn("train", "--config-file", TINY, "--seeed=3")
 
