@@ -32,7 +32,10 @@ def voc_to_coco(folder: Path, split: str) -> dict[str, Any]:
     ids = {category.name: category.id for category in categories}
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for image_id, name in enumerate(listed.read_text(encoding="utf-8").split(), start=1):
+    names = listed.read_text(encoding="utf-8").split()
+    if not names:
+        raise UserError(f"{listed}: names no image")
+    for image_id, name in enumerate(names, start=1):
         path = folder / "Annotations" / f"{name}.xml"
         try:
             root = ElementTree.parse(path).getroot()

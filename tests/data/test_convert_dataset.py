@@ -45,6 +45,9 @@ def test_voc_files_that_are_not(voc: Path, tmp_path: Path, capsys) -> None:
     words = ["convert-dataset", "voc", str(voc), "--output", str(tmp_path / "out.json"), "--split"]
     assert main([*words, "test"]) == 2
     assert "test.txt: there is no such list of images" in capsys.readouterr().err
+    (voc / "ImageSets/Main/val.txt").write_text("")
+    assert main([*words, "val"]) == 2
+    assert "val.txt: names no image" in capsys.readouterr().err
     (voc / "Annotations/000005.xml").write_text(VOC_XML.replace("<xmax>30</xmax>", ""))
     assert main([*words, "trainval"]) == 2
     assert "000005.xml: cannot be read as an annotation of Pascal VOC: there is no bndbox/xmax in <object>" in (
