@@ -107,5 +107,5 @@ def _report(num_objects: int, num_images: int, before: Recall, after: Recall, fi
             "\nThe number of anchors a location differs from the config's: RPN weights for it do not fit any more."
         )
     if after.mean_iou <= before.mean_iou:
-        lines.append("\nThe config's anchors cover the objects as well: keep them.")
+        lines.append("\nThe config's anchors cover the objects no worse: keep them.")
     return "\n".join(lines)

@@ -123,7 +123,8 @@ class Experiment:
         output_dir: the run folder; a number is added rather than overwriting an earlier run.
         imports: files of projects whose components the config names, relative to the YAML file.
         seed: of every random draw.
-        init_weights: path, https:// address or torchvision://NAME of weights to start from; null starts at random.
+        init_weights: path, https:// address, torchvision://NAME or detectron2://PATH of weights to start from; null starts
+            at random.
         test_time_augmentation: views that --eval-only and predict look at every image in; the transforms of the test sets
             are then left out. null looks once.
         num_classes: number of classes; null takes it from the training set's categories, and another number is an error.

@@ -51,7 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--init-weights",
         metavar="SOURCE",
-        help="weights to start from: a path, https://..., or torchvision://NAME; class heads that do not fit start anew",
+        help="weights to start from: a path, https://..., torchvision://NAME or detectron2://PATH; class heads that do not "
+        "fit start anew",
     )
     parser.add_argument(
         "--device", default="auto", help="auto (CUDA if there is one, else the CPU), cpu, cuda, cuda:1, mps"

@@ -31,7 +31,7 @@ class Res5Head(BoxHead):
 
     Args:
         depth: which ResNet it is the last stage of.
-        norm: FrozenBN, BN, SyncBN or GN.
+        norm: FrozenBN, BN, SyncBN, GN or LN.
         norm_eps: added to the norms' variance.
         stride_in_1x1: whether a bottleneck's first 1x1 convolution makes the step (detectron2's weights) or its 3x3
             (torchvision's weights).
@@ -84,7 +84,7 @@ class Res5ROIHeads(StandardROIHeads):
         branches: what follows the boxes, by name: masks, keypoints; without a pooler of their own they read res5.
         append_gt: whether ground truths are added to the proposals in training.
         depth: which ResNet the box head is the last stage of.
-        norm: FrozenBN, BN, SyncBN or GN.
+        norm: FrozenBN, BN, SyncBN, GN or LN.
         norm_eps: added to the norms' variance.
         stride_in_1x1: whether a bottleneck's first 1x1 convolution makes the step (detectron2's weights) or its 3x3
             (torchvision's weights).

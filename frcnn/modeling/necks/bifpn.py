@@ -26,7 +26,7 @@ class BiFPN(Neck):
         out_channels: width of every level.
         num_rounds: how many times both paths are walked.
         num_extra_levels: coarser levels on top, by 3x3 max pooling of stride 2.
-        norm: norm behind every convolution (FrozenBN, BN, SyncBN or GN).
+        norm: norm behind every convolution (FrozenBN, BN, SyncBN, GN or LN).
         norm_eps: added to the norms' variance.
     """
 

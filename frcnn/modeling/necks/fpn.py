@@ -20,7 +20,7 @@ class FPN(Neck):
     Args:
         in_features: the maps to use, fine to coarse; null means all.
         out_channels: width of every output.
-        norm: norm behind every convolution (FrozenBN, BN, SyncBN or GN), or null for none.
+        norm: norm behind every convolution (FrozenBN, BN, SyncBN, GN or LN), or null for none.
         norm_eps: added to the norms' variance.
         top_block: coarser levels on top: pool (every second pixel of the last level, the paper's P6), p6p7 (two 3x3
             convolutions of stride 2 on the last input, RetinaNet's) or null.

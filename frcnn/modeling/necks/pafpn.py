@@ -19,7 +19,7 @@ class PAFPN(Neck):
     Args:
         in_features: the maps to use, fine to coarse; null means all.
         out_channels: width of every output.
-        norm: norm behind every convolution (FrozenBN, BN, SyncBN or GN), or null for none.
+        norm: norm behind every convolution (FrozenBN, BN, SyncBN, GN or LN), or null for none.
         norm_eps: added to the norms' variance.
         top_block: coarser levels on top: pool (every second pixel of the last level), p6p7 (two 3x3 convolutions of
             stride 2 on the last input) or null.

@@ -24,7 +24,7 @@ class SimpleFeaturePyramid(Neck):
         in_feature: the map to use; null means the only one there is.
         strides: of the levels, fine to coarse: a quarter, a half, once or twice the stride of the map.
         out_channels: width of every output.
-        norm: norm behind every convolution (LN in the paper; FrozenBN, BN, SyncBN or GN), or null for none.
+        norm: norm behind every convolution (FrozenBN, BN, SyncBN, GN or LN, the paper's), or null for none.
         norm_eps: added to the norms' variance.
         top_block: pool for one coarser level on top (every second pixel of the last one), or null.
     """
