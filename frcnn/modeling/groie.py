@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from frcnn.modeling.non_local import NonLocalBlock
 from frcnn.modeling.poolers import with_image_index
 from frcnn.modeling.roles import ROI_POOLERS, Features, FeatureShapes, ROIPooler
 from frcnn.ops.roi_align import roi_align
@@ -77,33 +78,6 @@ class GRoIE(ROIPooler):
         return pooled.to(feature.dtype)  # as in MultiLevelPooler: pooled in float32, handed on as it came
 
 
-class NonLocalBlock(nn.Module):
-    """Adds to each cell a mean of all cells of its box, weighted by how alike they are; starts as the identity.
-
-    Args:
-        channels: width of input and output.
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        inner = max(1, channels // 2)
-        self.query, self.key, self.value = (nn.Conv2d(channels, inner, 1) for _ in range(3))
-        self.output = nn.Conv2d(inner, channels, 1)
-        for layer, std in ((self.query, 0.01), (self.key, 0.01), (self.value, 0.01), (self.output, 0.0)):
-            nn.init.normal_(layer.weight, std=std)
-            assert layer.bias is not None
-            nn.init.zeros_(layer.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[R, C, h, w] -> [R, C, h, w]."""
-        query, key, value = (
-            layer(x).flatten(2).transpose(1, 2) for layer in (self.query, self.key, self.value)
-        )  # [R, h*w, C/2] each
-        alike = (query @ key.transpose(1, 2)) / query.shape[-1] ** 0.5  # [R, h*w, h*w]
-        seen = alike.float().softmax(dim=-1).to(value.dtype) @ value  # [R, h*w, C/2]
-        return x + self.output(seen.transpose(1, 2).unflatten(2, x.shape[2:]))
-
-
 def _conv_relu(channels: int, kernel_size: int) -> nn.Sequential:
     conv = nn.Conv2d(channels, channels, kernel_size, padding=kernel_size // 2)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
@@ -118,5 +92,5 @@ def _make_post(name: str | None, channels: int) -> nn.Module:
     if name == "conv":
         return _conv_relu(channels, 3)
     if name == "non_local":
-        return NonLocalBlock(channels)
+        return NonLocalBlock(channels, inner_channels=max(1, channels // 2), scale=None)
     raise ValueError(f"post must be non_local, conv or null, got {name!r}")

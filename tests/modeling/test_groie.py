@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from frcnn.modeling.groie import GRoIE, NonLocalBlock
+from frcnn.modeling.groie import GRoIE
+from frcnn.modeling.non_local import NonLocalBlock
 from frcnn.modeling.poolers import ROIAlign
 from frcnn.structures import FeatureShape
 
@@ -38,7 +39,7 @@ def test_the_convolution_comes_before_the_sum_and_is_the_same_for_all_levels():
 
 
 def test_a_non_local_block_starts_as_the_identity_and_then_adds_a_mean():
-    block = NonLocalBlock(2)
+    block = NonLocalBlock(2, inner_channels=1, scale=None)
     x = torch.randn(3, 2, 4, 4)
     assert torch.equal(block(x), x)
     # Nothing is more alike than anything else (no query): every cell sees the mean of channel 0, and adds it to channel 1.

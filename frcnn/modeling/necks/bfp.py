@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from frcnn.modeling.features import shapes_of
 from frcnn.modeling.layers import ConvNorm
 from frcnn.modeling.necks.levels import upsample, zero_biases
+from frcnn.modeling.non_local import NonLocalBlock
 from frcnn.modeling.roles import NECKS, Features, FeatureShapes, Neck
 
 
@@ -57,40 +58,12 @@ class BFP(Neck):
         return {name: balanced.get(name, feature) for name, feature in features.items()}
 
 
-class NonLocalBlock(nn.Module):
-    """Every position takes what it wants from all others (Wang et al., https://arxiv.org/abs/1711.07971).
-
-    Its output convolution starts at 0, so that at first it changes nothing.
-
-    Args:
-        channels: width of the map.
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.query = ConvNorm(channels, channels, 1)
-        self.key = ConvNorm(channels, channels, 1)
-        self.value = ConvNorm(channels, channels, 1)
-        self.output = ConvNorm(channels, channels, 1)
-        for layer in (self.query, self.key, self.value):
-            nn.init.normal_(layer.weight, std=0.01)
-        nn.init.zeros_(self.output.weight)
-        zero_biases(self)
-
-    def forward(self, x: Tensor) -> Tensor:
-        query, key, value = (
-            layer(x).flatten(2).transpose(1, 2)[:, None] for layer in (self.query, self.key, self.value)
-        )  # [B, 1, HW, C] each
-        # The paper's embedded Gaussian has no 1 / sqrt(C).
-        taken = F.scaled_dot_product_attention(query, key, value, scale=1.0)
-        return x + self.output(taken[:, 0].transpose(1, 2).reshape(x.shape))
-
-
 def _make_refinement(name: str | None, channels: int) -> nn.Module:
     if name is None:
         return nn.Identity()
     if name == "non_local":
-        return NonLocalBlock(channels)
+        # The embedded Gaussian of the block's paper has no 1 / sqrt(C).
+        return NonLocalBlock(channels, inner_channels=channels, scale=1.0)
     if name == "conv":
         conv = ConvNorm(channels, channels, 3)
         nn.init.xavier_uniform_(conv.weight)
