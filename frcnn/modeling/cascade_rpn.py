@@ -101,6 +101,7 @@ class CascadeRPN(RegionProposalNetwork):
             post_nms_top_n=post_nms_top_n,
             loss_normalizer=loss_normalizer,
             min_size=min_size,
+            nms_on="probability" if nms.needs_probabilities else "logit",
         )
         if self.anchor_generator.num_anchors != 1:
             raise ValueError(

@@ -107,7 +107,7 @@ class FCOSProposalGenerator(ProposalGenerator):
             min_size=min_size,
             min_size_inclusive=False,
             score_thresh=score_thresh,
-            nms_on="logit",
+            nms_on="probability" if nms.needs_probabilities else "logit",
         )
 
     def forward(self, features: Features, batch: Batch) -> tuple[list[Proposals], dict[str, Tensor]]:

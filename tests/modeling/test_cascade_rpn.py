@@ -9,7 +9,7 @@ from frcnn.modeling.cascade_rpn import AdaptiveConv, CascadeRPN, adaptive_offset
 from frcnn.modeling.losses import BinaryCrossEntropy, IoULoss, L1Loss
 from frcnn.modeling.matchers import IoUMatcher
 from frcnn.modeling.matchers.region import RegionMatcher
-from frcnn.modeling.nms import NMS
+from frcnn.modeling.nms import NMS, SoftNMS
 from frcnn.modeling.proposals import TrainTest
 from frcnn.modeling.roles import Matcher
 from frcnn.modeling.rpn_head import ConvRPNHead
@@ -54,6 +54,11 @@ def make_batch(*boxes_per_image):
     ]
     sizes = [(64, 64)] * len(targets)
     return Batch(torch.zeros(len(sizes), 3, 64, 64), sizes, sizes, list(range(len(sizes))), targets)
+
+
+def test_soft_nms_ranks_by_probability():
+    proposals, _ = build(nms=SoftNMS(min_score=1e-6)).eval()(features(), make_batch([], []))
+    assert [len(found) for found in proposals] == [20, 20]  # nothing is dropped for an overlap
 
 
 def total(losses):

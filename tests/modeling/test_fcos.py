@@ -10,7 +10,7 @@ from frcnn.modeling.fcos_head import SideCoder, fuse
 from frcnn.modeling.losses import GIoULoss, L1Loss, SigmoidFocalLoss, SoftmaxCrossEntropy
 from frcnn.modeling.matchers import ATSSMatcher, IoUMatcher
 from frcnn.modeling.matchers.fcos import FCOSMatcher, centerness, distances
-from frcnn.modeling.nms import NMS
+from frcnn.modeling.nms import NMS, SoftNMS
 from frcnn.modeling.proposals import TrainTest
 from frcnn.modeling.roles import Matcher
 from frcnn.structures import Batch, Candidates, FeatureShape, Targets
@@ -112,6 +112,15 @@ def test_two_probabilities_become_one_logit():
     extreme = fuse(torch.tensor([100.0, -100.0, 100.0]), torch.tensor([100.0, -100.0, -100.0]))
     assert extreme.isfinite().all()
     assert extreme[0] > extreme[2] > extreme[1]
+
+
+def test_soft_nms_ranks_by_probability():
+    generator = silent(build(nms=SoftNMS(min_score=1e-6)).eval())
+    output = generator.head(list(features(1).values()))
+    output.objectness[0][0, 0, 2, 3] = output.quality[0][0, 0, 2, 3] = 4.0
+    (proposals,) = generator.filter_proposals(generator.cells([(8, 8), (4, 4)], (64, 64)), output, [(64, 64)])
+    assert proposals.index[0] == 2 * 8 + 3
+    assert len(proposals) == 20  # nothing is dropped for an overlap: as many as post_nms_top_n
 
 
 def silent(generator):
