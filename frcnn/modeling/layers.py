@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
 
 NormName = Literal["FrozenBN", "BN", "SyncBN", "GN", "LN"]
 
@@ -160,11 +161,16 @@ class ConvNorm(nn.Conv2d):
 def freeze(module: nn.Module) -> nn.Module:
     """Stops a module from learning: no gradient for parameters, fixed statistics for batch norm (of the same names).
 
+    Its blocks are always all there: leaving some out at random would only be noise to what learns behind them.
+
     Returns:
         the module, or what replaces it if it is itself a batch norm.
     """
     for parameter in module.parameters():
         parameter.requires_grad_(False)
+    for layer in module.modules():
+        if isinstance(layer, StochasticDepth):
+            layer.p = 0.0
     return _replace_batch_norm(module, _frozen)
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torchvision.ops import StochasticDepth
 
 from frcnn.modeling.layers import ConvNorm, FrozenBatchNorm2d, freeze, make_channels_last_norm, make_norm
 
@@ -96,6 +97,11 @@ def test_freezing_keeps_what_the_batch_norm_learnt():
     torch.testing.assert_close(frozen(x), before)
     assert isinstance(frozen[0].norm, FrozenBatchNorm2d)
     assert not any(parameter.requires_grad for parameter in frozen.parameters())
+
+
+def test_no_block_of_a_frozen_part_is_left_out():
+    block = freeze(nn.Sequential(StochasticDepth(0.9, "row"))).train()
+    assert torch.equal(block(torch.ones(50, 1)), torch.ones(50, 1))
 
 
 def test_freezing_a_batch_norm_itself_gives_its_replacement():
