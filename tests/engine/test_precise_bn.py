@@ -60,6 +60,14 @@ def test_statistics_are_those_of_all_that_was_seen():
     assert model.training and model.dropout.training
 
 
+def test_the_variance_is_that_of_what_all_processes_have_seen(monkeypatch):
+    monkeypatch.setattr("frcnn.distributed.world_size", lambda: 2)  # the other process has seen the same
+    model = Normed().train()
+    update_statistics(model, trainer_of(model), num_batches=2)
+    seen = torch.tensor([0.0, 1, 1, 2, 10, 11] * 4)
+    assert model.norm.running_var.item() == pytest.approx(seen.repeat(1).var().item())
+
+
 def test_an_error_leaves_the_statistics_as_they_were():
     class Failing(Normed):
         def forward(self, batch):

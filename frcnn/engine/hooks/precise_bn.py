@@ -87,10 +87,10 @@ class Moments:
     """Sums over all pixels that a norm has seen, in float64."""
 
     def __init__(self, norm: BatchNorm) -> None:
-        device = norm.weight.device if norm.affine else torch.device("cpu")
+        assert norm.running_mean is not None and norm.num_batches_tracked is not None
+        device = norm.running_mean.device
         self.sums = torch.zeros(2, norm.num_features, dtype=torch.float64, device=device)  # of x and of x^2
         self.count = torch.zeros(1, dtype=torch.float64, device=device)
-        assert norm.num_batches_tracked is not None
         self.batches_tracked = norm.num_batches_tracked.clone()
 
     def add(self, x: Tensor) -> None:
@@ -103,7 +103,7 @@ class Moments:
         """Sets the running statistics, from all processes; a norm that saw nothing keeps its own."""
         assert norm.running_mean is not None and norm.running_var is not None and norm.num_batches_tracked is not None
         norm.num_batches_tracked.copy_(self.batches_tracked)
-        sums = distributed.mean_over_processes(torch.cat((self.sums.flatten(), self.count)))
+        sums = distributed.mean_over_processes(torch.cat((self.sums.flatten(), self.count))) * distributed.world_size()
         total, squares = sums[:-1].reshape(2, -1)
         count = sums[-1]
         if count < 2:
