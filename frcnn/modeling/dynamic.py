@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from frcnn.config import Factory
 from frcnn.distributed import concatenated_over_processes, mean_over_processes, world_size
+from frcnn.modeling.losses.options import not_negative
 from frcnn.modeling.matchers import IoUMatcher
 from frcnn.modeling.postprocess import Postprocess
 from frcnn.modeling.roi_heads import StandardROIHeads
@@ -49,10 +50,8 @@ class DynamicSmoothL1Loss(BoxLoss):
         super().__init__()
         if not initial_beta > 0:
             raise ValueError(f"initial_beta must be above 0, got {initial_beta}")
-        if loss_weight < 0:
-            raise ValueError(f"loss_weight must be at least 0, got {loss_weight}")
         self.initial_beta = initial_beta
-        self.loss_weight = loss_weight
+        self.loss_weight = not_negative(loss_weight)
         self.register_buffer("beta", torch.tensor(initial_beta))
 
     def forward(self, box_coder: BoxCoder, boxes: Tensor, pred_deltas: Tensor, gt_boxes: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 from frcnn.config import Factory
 from frcnn.errors import UserError
 from frcnn.modeling.features import shapes_of
+from frcnn.modeling.losses.options import not_negative
 from frcnn.modeling.roles import Features, FeatureShapes, ROIBranch, ROIPooler, SharedFeatures
 from frcnn.structures import Rois, ROIShape, Targets
 
@@ -27,10 +28,8 @@ class InstanceBranch(ROIBranch):
         loss_weight: float,
     ) -> None:
         super().__init__()
-        if loss_weight < 0:
-            raise ValueError(f"loss_weight must be at least 0, got {loss_weight}")
         self.num_classes = num_classes
-        self.loss_weight = loss_weight
+        self.loss_weight = not_negative(loss_weight)
         self.roi_pool: ROIPooler | None = None
         if pooler is not None:
             shapes = dict(zip(in_features, shapes_of(in_features, feature_shapes), strict=True))
