@@ -75,12 +75,15 @@ class Conversion:
 def _group(name: str) -> str:
     """The module that stands for a tensor: at most three words, none of them behind a number at the end.
 
-    `backbone.body.layer1.0.conv1.weight` is in `backbone.body.layer1.*`, and `res2_0_branch2a_w` in `res2_*`.
+    `backbone.body.layer1.0.conv1.weight` is in `backbone.body.layer1.*`, and `res2_0_branch2a_w` in `res2_*`, and
+    a classifier's `layer1.0.conv1.weight` in `layer1.*`.
     """
     if "." not in name:
         stem = re.match(r"[a-z]+\d*(?=_)", name)
         return f"{stem[0]}_*" if stem else name
     words = name.split(".")[:-1][:_MOST_WORDS]
+    if re.fullmatch(r"(layer|res)\d", words[0]):
+        return f"{words[0]}.*"
     while len(words) > 1 and words[-1].isdigit():
         words.pop()
     return ".".join(words) + ".*"

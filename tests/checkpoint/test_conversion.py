@@ -71,6 +71,18 @@ def test_the_table_says_where_every_tensor_went(tmp_path: Path) -> None:
     assert weights.author == "somebody"
 
 
+def test_a_classifier_has_a_row_for_a_stage(tmp_path: Path) -> None:
+    names = ("conv1", "layer1.0.conv1", "layer1.1.conv2", "layer2.0.conv1")
+    torch.save({f"{name}.weight": torch.zeros(64, 64, 3, 3) for name in names}, tmp_path / "r18.pth")
+    conversion = resolve_weights(tmp_path / "r18.pth").conversion
+    assert conversion is not None
+    assert [line.split() for line in conversion.table().splitlines()[1:]] == [
+        ["conv1.*", "->", "backbone.stem.conv1.*", "1"],
+        ["layer1.*", "->", "backbone.res2.*", "2"],
+        ["layer2.*", "->", "backbone.res3.*", "1"],
+    ]
+
+
 def test_a_resnet_of_detectron_in_caffe2s_names(tmp_path: Path) -> None:
     model = {"conv1_w": np.ones((2, 3, 7, 7), np.float32), "conv1_b": np.ones(2, np.float32)}
     for name, shape in (("branch2a", (2, 2, 1, 1)), ("branch2b", (2, 2, 3, 3))):
