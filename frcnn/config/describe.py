@@ -108,6 +108,8 @@ def _step(place: Place, word: str) -> Place:
     options = options_of(target, role)
     if word not in options:
         in_question = [registry] if registry else [] if place.path else registries()
+        if not place.path and any(word in (one.variable, one.role.__name__) for one in registries()):
+            raise UserError(f"'{word}' is a role, not a key of a config: `frcnn list {word}` lists its components")
         guess = nearest(word, [*options, *(name for some in in_question for name in some.components)])
         hint = f"did you mean '{guess}'?" if guess else f"there are {', '.join(options) or 'none'}"
         owner = target.__name__ if role else place.path or "a config"

@@ -68,6 +68,7 @@ def test_explain(capsys):
         (["list", "ATSSMatcher"], "'ATSSMatcher' is a component, not a registry: `frcnn explain ATSSMatcher`"),
         (["explain", "Matcher"], "'Matcher' is a role, not a component: `frcnn list MATCHERS`"),
         (["list", "MACHTERS"], "there is no registry 'MACHTERS'; did you mean 'MATCHERS'? choices: "),
+        (["train", "--help", "MATCHERS"], "'MATCHERS' is a role, not a key of a config: `frcnn list MATCHERS`"),
         (["list", "--markdown", "NECKS"], "--markdown is the page of all registries"),
         (["explain", "ATTSMatcher"], "no component is called 'ATTSMatcher'; did you mean 'ATSSMatcher'?"),
     ],
