@@ -61,6 +61,13 @@ class LayerNorm2d(nn.LayerNorm):
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
+class GroupNorm(nn.GroupNorm):
+    """torch's group norm, which in torch 2.11 crashes in its backward pass on a channels-last map that needs no gradient."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x if x.requires_grad else x.contiguous())
+
+
 class ChannelsLastNorm(nn.Module):
     """A norm of maps [B, C, H, W] for a map [B, H, W, C], as transformers keep theirs.
 
@@ -94,7 +101,7 @@ def make_norm(name: NormName, channels: int, eps: float = 1e-5) -> nn.Module:
         "FrozenBN": lambda: FrozenBatchNorm2d(channels, eps),
         "BN": lambda: nn.BatchNorm2d(channels, eps),
         "SyncBN": lambda: nn.SyncBatchNorm(channels, eps),
-        "GN": lambda: nn.GroupNorm(math.gcd(32, channels), channels, eps),
+        "GN": lambda: GroupNorm(math.gcd(32, channels), channels, eps),
         "LN": lambda: LayerNorm2d(channels, eps),
     }
     if name not in makers:

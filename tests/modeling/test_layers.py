@@ -126,3 +126,11 @@ def test_a_channels_last_norm_is_the_norm_of_the_turned_map(name):
 def test_groups_are_convolved_by_themselves():
     conv = ConvNorm(4, 4, 1, groups=4)
     assert conv.weight.shape == (4, 1, 1, 1)
+
+
+def test_group_norm_of_a_channels_last_map_behind_frozen_layers():
+    """In torch 2.11 the backward pass of this crashed the process."""
+    norm = make_norm("GN", 8)
+    image = torch.randn(2, 5, 5, 8).permute(0, 3, 1, 2)
+    norm(image).square().sum().backward()
+    assert norm.weight.grad.shape == (8,)

@@ -117,7 +117,7 @@ def test_pafpn_by_hand():
 
 def test_bifpn_by_hand():
     """One round over two levels: fine = silu((fine + up) / 2), coarse = silu((coarse + 3x3 maximum of that) / 2)."""
-    neck = passing_on(BiFPN(ONE_CHANNEL, out_channels=1, num_rounds=1, num_extra_levels=0, norm_eps=0.0)).eval()
+    neck = passing_on(BiFPN(ONE_CHANNEL, out_channels=1, num_rounds=1, num_extra_levels=0, norm_eps=1e-12)).eval()
     outputs = neck({"res2": FINE, "res3": COARSE})
     half = 1 / 2.0001
     fine = nn.functional.silu(torch.tensor([[11.0, 12.0, 23.0, 24.0], [15.0, 16.0, 27.0, 28.0]]) * half)
@@ -130,7 +130,7 @@ def test_bifpn_by_hand():
 
 
 def test_bifpn_weighs_its_inputs():
-    neck = passing_on(BiFPN(ONE_CHANNEL, out_channels=1, num_rounds=1, num_extra_levels=0, norm_eps=0.0)).eval()
+    neck = passing_on(BiFPN(ONE_CHANNEL, out_channels=1, num_rounds=1, num_extra_levels=0, norm_eps=1e-12)).eval()
     neck.rounds[0].down[0].weights.data = torch.tensor([3.0, 1.0])
     outputs = neck({"res2": FINE, "res3": COARSE})
     expected = nn.functional.silu(torch.tensor((3 * 1.0 + 1 * 10.0) / 4.0001))
