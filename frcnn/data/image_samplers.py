@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from frcnn.data.ground_truth import images_by_class
 from frcnn.data.roles import IMAGE_SAMPLERS, Dataset, ImageSampler
-from frcnn.data.subsets import objects_per_image
 from frcnn.errors import UserError
 
 
@@ -32,10 +32,10 @@ class RepeatFactorSampler(ImageSampler):
     def factors(self) -> np.ndarray:
         """[n] float64, at least 1: how many times an epoch each image comes, on average."""
         if self._factors is None:
-            present = objects_per_image(self.dataset.ground_truth()) > 0  # [n, K]
-            share = np.maximum(present.mean(axis=0), 1 / max(1, len(present)))  # [K]
-            of_class = np.maximum(1.0, np.sqrt(self.threshold / share))  # [K]
-            self._factors = np.where(present, of_class, 1.0).max(axis=1, initial=1.0)
+            self._factors = np.ones(len(self.dataset))
+            for images in images_by_class(self.dataset.ground_truth()):
+                share = max(1, len(images)) / len(self.dataset)
+                self._factors[images] = np.maximum(self._factors[images], np.sqrt(self.threshold / share))
         return self._factors
 
     @property
@@ -66,8 +66,7 @@ class ClassAwareSampler(ImageSampler):
     def images_of_class(self) -> list[np.ndarray]:
         """For each class that has objects, the images that hold it."""
         if self._images_of_class is None:
-            present = objects_per_image(self.dataset.ground_truth()) > 0  # [n, K]
-            self._images_of_class = [np.flatnonzero(column) for column in present.T if column.any()]
+            self._images_of_class = [images for images in images_by_class(self.dataset.ground_truth()) if len(images)]
             if not self._images_of_class:
                 raise UserError("ClassAwareSampler: the data set has no objects, so there is no class to draw")
         return self._images_of_class

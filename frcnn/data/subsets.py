@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
+from frcnn.data.ground_truth import classes_by_image, concatenated, images_by_class, selected
 from frcnn.data.roles import DATASETS, Category, Dataset, GroundTruth, Sample
 from frcnn.errors import UserError
 
@@ -66,7 +65,7 @@ class ConcatDataset(Dataset):
                 f"{(counts > 1).sum()} image ids are in more than one of the data sets (the first: {ids[counts > 1][0]}), so "
                 "their detections cannot be told apart; give each set its own entry under data.test"
             )
-        return _concatenated(parts, self.categories)
+        return concatenated(parts, self.categories)
 
 
 class _Subset(Dataset):
@@ -102,7 +101,7 @@ class _Subset(Dataset):
         return self.dataset[int(self.index[index])]
 
     def ground_truth(self) -> GroundTruth:
-        return _selected(self.dataset.ground_truth(), self.index)
+        return selected(self.dataset.ground_truth(), self.index)
 
 
 @DATASETS.register
@@ -158,81 +157,18 @@ class FewShotDataset(_Subset):
         self.seed = seed
 
     def choose(self) -> np.ndarray:
-        counts = objects_per_image(self.dataset.ground_truth())  # [n, K]
+        ground_truth = self.dataset.ground_truth()
+        num_classes = len(ground_truth.categories)
+        images_of_class, classes_of_image = images_by_class(ground_truth), classes_by_image(ground_truth)
         rng = np.random.default_rng(self.seed)
-        chosen = np.zeros(len(counts), bool)
-        have = np.zeros(counts.shape[1], np.int64)
-        for k in np.argsort(counts.sum(axis=0), kind="stable").tolist():
-            for image in rng.permutation(np.flatnonzero(counts[:, k])).tolist():
+        chosen = np.zeros(len(classes_of_image), bool)
+        have = np.zeros(num_classes, np.int64)
+        num_objects = np.bincount(ground_truth.classes[~ground_truth.iscrowd], minlength=num_classes)  # [K]
+        for k in np.argsort(num_objects, kind="stable").tolist():
+            for image in rng.permutation(images_of_class[k]).tolist():
                 if have[k] >= self.shots:
                     break
                 if not chosen[image]:
                     chosen[image] = True
-                    have += counts[image]
+                    have += np.bincount(classes_of_image[image], minlength=num_classes)
         return np.flatnonzero(chosen)
-
-
-def objects_per_image(ground_truth: GroundTruth) -> np.ndarray:
-    """[n, K] int64: how many objects of each class each image has, crowds not counted."""
-    counts = np.zeros((len(ground_truth.image_ids), len(ground_truth.categories)), np.int64)
-    single = ~ground_truth.iscrowd
-    np.add.at(counts, (ground_truth.image_index[single], ground_truth.classes[single]), 1)
-    return counts
-
-
-def _selected(ground_truth: GroundTruth, images: np.ndarray) -> GroundTruth:
-    """The ground truth of some images, [n] int64, ascending."""
-    place = np.full(len(ground_truth.image_ids), -1)
-    place[images] = np.arange(len(images))
-    objects = np.flatnonzero(place[ground_truth.image_index] >= 0)  # [m]
-    segmentation = ground_truth.segmentation
-    columns = ("classes", "boxes", "areas", "iscrowd", "keypoints", "difficult")
-    of_images = ("absent_classes", "unfinished_classes")
-    chosen: dict[str, Any] = {
-        name: value[objects] for name in columns if (value := getattr(ground_truth, name)) is not None
-    }
-    for name in of_images:
-        if (value := getattr(ground_truth, name)) is not None:
-            chosen[name] = [value[i] for i in images.tolist()]
-    return dataclasses.replace(
-        ground_truth,
-        image_ids=ground_truth.image_ids[images],
-        image_sizes=ground_truth.image_sizes[images],
-        image_index=place[ground_truth.image_index[objects]],
-        segmentation=None if segmentation is None else lambda i: segmentation(int(objects[i])),
-        **chosen,
-    )
-
-
-def _concatenated(parts: Sequence[GroundTruth], categories: Sequence[Category]) -> GroundTruth:
-    first_image = np.cumsum([0, *(len(part.image_ids) for part in parts)])
-    first_object = np.cumsum([0, *(len(part.classes) for part in parts)])
-
-    def joined(name: str) -> np.ndarray | None:
-        values = [getattr(part, name) for part in parts]
-        return None if any(value is None for value in values) else np.concatenate(values)
-
-    def listed(name: str) -> list[Sequence[int]] | None:
-        values = [getattr(part, name) for part in parts]
-        return None if any(value is None for value in values) else list(itertools.chain(*values))
-
-    def segmentation(i: int) -> object:
-        part = int(np.searchsorted(first_object, i, side="right")) - 1
-        give = parts[part].segmentation
-        return None if give is None else give(i - int(first_object[part]))
-
-    return GroundTruth(
-        categories=categories,
-        image_ids=np.concatenate([part.image_ids for part in parts]),
-        image_sizes=np.concatenate([part.image_sizes for part in parts]),
-        image_index=np.concatenate([part.image_index + first_image[i] for i, part in enumerate(parts)]),
-        classes=np.concatenate([part.classes for part in parts]),
-        boxes=np.concatenate([part.boxes for part in parts]),
-        areas=np.concatenate([part.areas for part in parts]),
-        iscrowd=np.concatenate([part.iscrowd for part in parts]),
-        segmentation=None if any(part.segmentation is None for part in parts) else segmentation,
-        keypoints=joined("keypoints"),
-        difficult=joined("difficult"),
-        absent_classes=listed("absent_classes"),
-        unfinished_classes=listed("unfinished_classes"),
-    )

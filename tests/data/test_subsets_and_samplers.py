@@ -1,5 +1,6 @@
 """Data sets made of others, and which images an epoch has, on a data set of which only the objects are known."""
 
+import dataclasses
 import itertools
 from collections import Counter
 
@@ -8,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from frcnn.data.ground_truth import classes_by_image, images_by_class
 from frcnn.data.image_samplers import ClassAwareSampler, RepeatFactorSampler
 from frcnn.data.roles import Category, Dataset, GroundTruth, Sample
 from frcnn.data.stream import batch_stream
-from frcnn.data.subsets import ConcatDataset, FewShotDataset, KFoldDataset, objects_per_image
+from frcnn.data.subsets import ConcatDataset, FewShotDataset, KFoldDataset
 from frcnn.errors import UserError
 
 
@@ -93,17 +95,29 @@ def test_every_image_is_tested_in_one_fold_and_trained_on_in_the_others(images, 
 def test_a_subset_has_the_objects_of_its_images():
     fold = KFoldDataset(dataset=Listed([[0], [1, 2], [], [2, 2]]), num_folds=2, fold=0, part="test", seed=1)
     truth = fold.ground_truth()
-    assert objects_per_image(truth).tolist() == [
-        [fold.dataset.contents[i].count(k) for k in range(3)] for i in fold.index.tolist()
+    assert [classes.tolist() for classes in classes_by_image(truth)] == [
+        fold.dataset.contents[i] for i in fold.index.tolist()
     ]
     # object i of the whole set has the box 4 i, 4 i + 1, ... and the polygon of i's
     assert [4 * truth.segmentation(i)[0][0] for i in range(len(truth.classes))] == truth.boxes[:, 0].tolist()
 
 
+def test_classes_of_images_and_images_of_classes_by_hand():
+    truth = Listed([[2, 0, 2], [], [0]]).ground_truth()
+    assert [classes.tolist() for classes in classes_by_image(truth)] == [[2, 0, 2], [], [0]]
+    assert [images.tolist() for images in images_by_class(truth)] == [[0, 2], [], [0]]
+    crowd = dataclasses.replace(truth, iscrowd=np.array([True, False, True, False]))  # both objects of class 2
+    assert [classes.tolist() for classes in classes_by_image(crowd)] == [[0], [], [0]]
+    assert [images.tolist() for images in images_by_class(crowd)] == [[0, 2], [], []]
+    nothing = Listed([]).ground_truth()
+    assert classes_by_image(nothing) == []
+    assert [len(images) for images in images_by_class(nothing)] == [0, 0, 0]
+
+
 def test_few_shots_give_every_class_enough():
     contents = [[0]] * 30 + [[1, 0]] * 10 + [[2]] * 2
     few = FewShotDataset(dataset=Listed(contents), shots=3, seed=0)
-    counts = objects_per_image(few.ground_truth()).sum(axis=0)
+    counts = np.bincount(few.ground_truth().classes, minlength=3)
     assert counts[2] == 2  # all there are
     assert counts[1] == 3
     assert counts[0] == 3  # they came with class 1
