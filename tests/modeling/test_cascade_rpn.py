@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from frcnn.modeling.adaptive_conv import AdaptiveConv, adaptive_offsets
 from frcnn.modeling.anchors import GridAnchorGenerator
-from frcnn.modeling.cascade_rpn import AdaptiveConv, CascadeRPN, adaptive_offsets
+from frcnn.modeling.cascade_rpn import CascadeRPN
 from frcnn.modeling.losses import BinaryCrossEntropy, IoULoss, L1Loss
 from frcnn.modeling.matchers import IoUMatcher
 from frcnn.modeling.matchers.region import RegionMatcher

@@ -6,8 +6,8 @@ import torch
 
 from frcnn.modeling.box_heads import TwoMLPHead
 from frcnn.modeling.box_predictors import FastRCNNPredictor
-from frcnn.modeling.dynamic import NOTHING_SEEN, DynamicROIHeads, DynamicSmoothL1Loss, ProposalQuality, mean_top_iou
-from frcnn.modeling.losses import L1Loss, SmoothL1Loss, SoftmaxCrossEntropy
+from frcnn.modeling.dynamic import NOTHING_SEEN, DynamicROIHeads, ProposalQuality, mean_top_iou
+from frcnn.modeling.losses import DynamicSmoothL1Loss, L1Loss, SmoothL1Loss, SoftmaxCrossEntropy
 from frcnn.modeling.nms import NMS
 from frcnn.modeling.poolers import ROIAlign
 from frcnn.modeling.postprocess import Postprocess

@@ -1,6 +1,7 @@
 """Losses of box regression and of classification, as components. None applies its own weight: the parent does."""
 
 from frcnn.modeling.losses.deltas import BalancedL1Loss, L1Loss, SmoothL1Loss
+from frcnn.modeling.losses.dynamic import DynamicSmoothL1Loss
 from frcnn.modeling.losses.equalization import EqualizationLoss
 from frcnn.modeling.losses.federated import FederatedLoss
 from frcnn.modeling.losses.overlap import CIoULoss, DIoULoss, GIoULoss, IoULoss
@@ -13,6 +14,7 @@ __all__ = [
     "BinaryCrossEntropy",
     "CIoULoss",
     "DIoULoss",
+    "DynamicSmoothL1Loss",
     "EqualizationLoss",
     "FederatedLoss",
     "GIoULoss",
