@@ -64,7 +64,7 @@ def test_frozen_norm_takes_the_weights_of_a_batch_norm():
 )
 def test_norms_by_name(name, kind):
     norm = make_norm(name, 64, eps=0.25)
-    assert type(norm) is kind
+    assert isinstance(norm, kind)
     assert norm.eps == 0.25
 
 
