@@ -101,7 +101,7 @@ def test_the_losses_are_those_of_standard_roi_heads_and_one_more(project, object
     loss_iou = after.pop("loss_iou")
     assert {name: v.item() for name, v in after.items()} == pytest.approx({n: v.item() for n, v in before.items()})
     loss_iou.backward()
-    assert (float(loss_iou) > 0) == bool(objects)
+    assert (loss_iou.item() > 0) == bool(objects)
     assert heads.iou_pred.weight.grad.isfinite().all()
 
 
