@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,15 +35,18 @@ def changes(predictor: Predictor, image: np.ndarray, score_thresh: float) -> lis
         for every detection and move, the change of its score and the IoU with its box at rest; 0 if it is lost.
     """
     height, width = image.shape[0] - MOST, image.shape[1] - MOST
-    views = [np.ascontiguousarray(image[move : height + move, move : width + move]) for move in range(MOST + 1)]
-    rest, *moved = predictor(views)
+    views: list[Any] = [
+        np.ascontiguousarray(image[move : height + move, move : width + move]) for move in range(MOST + 1)
+    ]
+    seen = predictor(views)
+    rest = seen[0]
     boxes = torch.from_numpy(rest.boxes)  # [D, 4]
     inside = (boxes[:, :2] > MOST + 1).all(1) & (boxes[:, 2:] < boxes.new_tensor([width, height]) - MOST - 1).all(1)
     followed = np.flatnonzero(inside.numpy() & (rest.scores >= score_thresh))
     found = []
-    for move, view in enumerate(moved, start=1):
+    for move, view in enumerate(seen[1:], start=1):
         iou = box_iou(boxes, torch.from_numpy(view.boxes) + move).numpy()  # [D, D']
-        found += [follow(rest, view, iou, number) for number in followed]
+        found += [follow(rest, view, iou, int(number)) for number in followed]
     return found
 
 
