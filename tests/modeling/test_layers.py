@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torchvision.ops import StochasticDepth
 
-from frcnn.modeling.layers import ConvNorm, FrozenBatchNorm2d, freeze, make_channels_last_norm, make_norm
+from frcnn.modeling.layers import ConvNorm, FrozenBatchNorm2d, GroupNorm, freeze, make_channels_last_norm, make_norm
 
 
 def frozen_norm_by_hand(eps: float = 0.0) -> FrozenBatchNorm2d:
@@ -60,11 +60,11 @@ def test_frozen_norm_takes_the_weights_of_a_batch_norm():
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("FrozenBN", FrozenBatchNorm2d), ("BN", nn.BatchNorm2d), ("SyncBN", nn.SyncBatchNorm), ("GN", nn.GroupNorm)],
+    [("FrozenBN", FrozenBatchNorm2d), ("BN", nn.BatchNorm2d), ("SyncBN", nn.SyncBatchNorm), ("GN", GroupNorm)],
 )
 def test_norms_by_name(name, kind):
     norm = make_norm(name, 64, eps=0.25)
-    assert isinstance(norm, kind)
+    assert type(norm) is kind
     assert norm.eps == 0.25
 
 
