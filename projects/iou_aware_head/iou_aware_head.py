@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from frcnn.config import Factory
-from frcnn.distributed import mean_over_processes, world_size
+from frcnn.distributed import mean_count
 from frcnn.modeling.box_predictors import concatenate
 from frcnn.modeling.postprocess import Postprocess
 from frcnn.modeling.roi_heads import StandardROIHeads, scored_boxes
@@ -123,8 +123,7 @@ class IoUAwareROIHeads(StandardROIHeads):
         iou = paired_iou(decoded[positive, classes], rois.gt_boxes[positive])  # [n]
         loss = F.binary_cross_entropy_with_logits(iou_logits[positive, classes], iou, reduction="sum")
         num_positive = loss.new_tensor(float(len(positive)))
-        normalizer = mean_over_processes(num_positive) if self.training else num_positive
-        return loss / normalizer.clamp(min=1 / world_size()) * self.iou_loss_weight
+        return loss / mean_count(num_positive, self.training) * self.iou_loss_weight
 
     def predict(
         self, features: Features, boxes_per_image: Sequence[Tensor], image_sizes: Sequence[tuple[int, int]]

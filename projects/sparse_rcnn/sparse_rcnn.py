@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from frcnn.config import Factory
-from frcnn.distributed import mean_over_processes, world_size
+from frcnn.distributed import mean_count
 from frcnn.errors import UserError
 from frcnn.modeling import roles
 from frcnn.modeling.box_predictors import concatenate
@@ -238,8 +238,7 @@ class SparseROIHeads(roles.ROIHeads):
         sides = torch.stack([sides_of(size, moved) for size in batch.image_sizes])  # [B, 4]
         sides = sides.repeat_interleave(refined.boxes.shape[1], dim=0)[positive]  # [n, 4]
         num_objects = moved.new_tensor(float(sum(map(len, batch.targets))))
-        normalizer = mean_over_processes(num_objects) if self.training else num_objects
-        normalizer = normalizer.clamp(min=1 / world_size())
+        normalizer = mean_count(num_objects, self.training)
         class_losses = self.class_loss(refined.class_logits.flatten(0, 1), rois.classes)  # [B P]
         return {
             "loss_classifier": class_losses.sum() / normalizer * self.class_loss.loss_weight,
