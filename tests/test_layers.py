@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "frcnn"
 FLOORS = [
-    {"config", "structures", "distributed", "device", "errors", "precision"},
+    {"config", "structures", "distributed", "device", "errors", "pickles", "precision"},
     {"ops", "detectron2"},
     {"modeling", "data"},
     {"evaluation", "checkpoint", "inspect"},

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from frcnn.checkpoint.pickles import read_numpy_pickle
 from frcnn.checkpoint.save import is_whole, numbered_checkpoints
 from frcnn.errors import UserError
+from frcnn.pickles import read_numpy_pickle
 
 _ZIP_START = b"PK\x03\x04"
 _LEGACY_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch's magic number, before the zip format of 1.6
@@ -51,7 +51,7 @@ def _read(path: Path) -> Any:
     if size == 0:
         raise DamagedFileError(f"{path}: the file is empty")
     if start[:1] == b"\x80" and start != _LEGACY_START:
-        return read_numpy_pickle(path)
+        return read_numpy_pickle(path, torch.from_numpy)
     if start.startswith(_ZIP_START):
         _check_archive(path, size)
     elif start != _LEGACY_START:

@@ -1,4 +1,4 @@
-"""The model zoos' `.pkl` files: numbers in numpy arrays by name, read by an unpickler that knows these and nothing else.
+"""The model zoos' `.pkl` files: numbers in numpy arrays, read by an unpickler that knows these and nothing else.
 
 Not even numpy's own constructors are reached: what a file says of an array (type, shape, bytes) goes to the small
 stand-ins below, which check it.
@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 import pickle
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from frcnn.errors import UserError
 
@@ -102,18 +102,19 @@ class _ArrayUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError("parts that lie outside the file, as torch's tensors do")
 
 
-def read_numpy_pickle(path: Path) -> Any:
-    """What a `.pkl` of a model zoo holds, its arrays as tensors.
+def read_numpy_pickle(path: Path, convert: Callable[[np.ndarray], Any] = lambda array: array) -> Any:
+    """What a `.pkl` of a model zoo holds.
 
     Args:
         path: a pickle of nested dicts, lists and numpy arrays of numbers; Python 2's too.
+        convert: what every array becomes.
 
     Raises:
         UserError: it holds anything else, or is damaged.
     """
     with path.open("rb") as file:
         try:
-            return _with_tensors(_ArrayUnpickler(file, encoding="latin1").load())
+            return _with_arrays(_ArrayUnpickler(file, encoding="latin1").load(), convert)
         except pickle.UnpicklingError as error:
             raise UserError(
                 f"{path}: holds {error}; only numpy arrays of numbers and plain Python are read from a pickle, so that "
@@ -123,15 +124,15 @@ def read_numpy_pickle(path: Path) -> Any:
             raise UserError(f"{path}: truncated or damaged ({type(error).__name__}: {error})") from error
 
 
-def _with_tensors(value: Any) -> Any:
+def _with_arrays(value: Any, convert: Callable[[np.ndarray], Any]) -> Any:
     if isinstance(value, _Array):
         if value.array is None:
             raise ValueError("an array without its numbers")
-        return torch.from_numpy(value.array.astype(value.array.dtype.newbyteorder("=")))
+        return convert(value.array.astype(value.array.dtype.newbyteorder("=")))
     if isinstance(value, dict):
-        return {key: _with_tensors(item) for key, item in value.items()}
+        return {key: _with_arrays(item, convert) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(_with_tensors(item) for item in value)
+        return type(value)(_with_arrays(item, convert) for item in value)
     if isinstance(value, (_ElementType, type)) or callable(value):
         raise pickle.UnpicklingError("a type or a function where a value is expected")
     return value
