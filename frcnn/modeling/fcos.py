@@ -14,7 +14,7 @@ from frcnn.config import Factory
 from frcnn.distributed import mean_count
 from frcnn.modeling.anchors import GridAnchorGenerator
 from frcnn.modeling.fcos_head import FCOSHead, FCOSOutput, SideCoder, fuse
-from frcnn.modeling.features import check_num_levels
+from frcnn.modeling.features import check_num_levels, common_channels_and_strides
 from frcnn.modeling.layers import NormName
 from frcnn.modeling.matchers.fcos import centerness, distances
 from frcnn.modeling.proposals import RankAnchors, SuppressProposals, TrainTest
@@ -29,7 +29,7 @@ from frcnn.modeling.roles import (
     ProposalGenerator,
     RPNOutput,
 )
-from frcnn.modeling.rpn import NO_OBJECT, OBJECT, check_objectness_loss, common_channels_and_strides
+from frcnn.modeling.rpn import NO_OBJECT, OBJECT, check_objectness_loss
 from frcnn.ops.boxes import paired_iou
 from frcnn.ops.dense import flatten_map
 from frcnn.structures import DISCARD_LABEL, POSITIVE_LABEL, Batch, Candidates, Matches, Predictions, Proposals

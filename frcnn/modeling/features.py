@@ -44,6 +44,28 @@ def shapes_of(in_features: Sequence[str], feature_shapes: FeatureShapes) -> list
     return [feature_shapes[name] for name in in_features]
 
 
+def common_channels_and_strides(
+    feature_shapes: FeatureShapes, in_features: Sequence[str]
+) -> tuple[int, tuple[int, ...]]:
+    """The width that the maps a head reads have in common, and their strides.
+
+    Raises:
+        ValueError: a name is not there, the maps differ in width, or they do not go from fine to coarse.
+    """
+    shapes = shapes_of(in_features, feature_shapes)
+    widths = sorted({shape.channels for shape in shapes})
+    if len(widths) != 1:
+        raise ValueError(
+            f"in_features must all have the same number of channels, got {widths}: an FPN gives them one width"
+        )
+    strides = tuple(shape.stride for shape in shapes)
+    if list(strides) != sorted(strides):  # sizes of anchors, given level by level, would go to the wrong levels
+        raise ValueError(
+            f"in_features must go from fine to coarse, but {', '.join(in_features)} have strides {strides}"
+        )
+    return widths[0], strides
+
+
 def check_num_levels(matcher: Matcher, num_levels: int) -> None:
     """Refuses a matcher that is made for another number of levels.
 

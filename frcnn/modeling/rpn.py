@@ -11,7 +11,7 @@ from torch import Tensor
 
 from frcnn.config import Factory
 from frcnn.distributed import mean_count
-from frcnn.modeling.features import check_num_levels, shapes_of
+from frcnn.modeling.features import check_num_levels, common_channels_and_strides
 from frcnn.modeling.modes import unobserved
 from frcnn.modeling.proposals import RankAnchors, SuppressProposals, TrainTest, anchors_of_image
 from frcnn.modeling.roles import (
@@ -271,28 +271,6 @@ def check_objectness_loss(objectness_loss: ClassLoss) -> None:
             f"objectness_loss must have one logit per anchor, {type(objectness_loss).__name__} has "
             f"{objectness_loss.num_logits}: use BinaryCrossEntropy or another sigmoid loss"
         )
-
-
-def common_channels_and_strides(
-    feature_shapes: FeatureShapes, in_features: Sequence[str]
-) -> tuple[int, tuple[int, ...]]:
-    """The width that the maps a head reads have in common, and their strides.
-
-    Raises:
-        ValueError: a name is not there, the maps differ in width, or they do not go from fine to coarse.
-    """
-    shapes = shapes_of(in_features, feature_shapes)
-    widths = sorted({shape.channels for shape in shapes})
-    if len(widths) != 1:
-        raise ValueError(
-            f"in_features must all have the same number of channels, got {widths}: an FPN gives them one width"
-        )
-    strides = tuple(shape.stride for shape in shapes)
-    if list(strides) != sorted(strides):  # sizes of anchors, given level by level, would go to the wrong levels
-        raise ValueError(
-            f"in_features must go from fine to coarse, but {', '.join(in_features)} have strides {strides}"
-        )
-    return widths[0], strides
 
 
 def _one_image(output: RPNOutput, image: int) -> RPNOutput:
