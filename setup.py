@@ -40,6 +40,8 @@ setup(
             "mypy>=1.11",
             "types-PyYAML",
             "tensorboard>=2.17",
+            "submitit>=1.5",
+            "timm>=1.0",
         ],
     },
     entry_points={"console_scripts": ["frcnn = frcnn.cli.main:main"]},
