@@ -96,7 +96,7 @@ class DoubleHeadROIHeads(StandardROIHeads):
     def run_head(self, features: Features, boxes_per_image: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """B x [r, 4] -> class_logits [R, num_logits] of one head, deltas [R, 4K or 4] of the other."""
         to_classify, to_regress = self.two_vectors(features, boxes_per_image)
-        return self.box_predictor(to_classify)[0], self.box_predictor(to_regress)[1]
+        return self.box_predictor.classify(to_classify), self.box_predictor.regress(to_regress)
 
 
 @ROI_HEADS.register
@@ -166,7 +166,7 @@ class DoubleHeadExtROIHeads(DoubleHeadROIHeads):
     def run_head(self, features: Features, boxes_per_image: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """B x [r, 4] -> what each head says of its own task, for matchers and samplers that ask."""
         to_classify, to_regress = self.two_vectors(features, boxes_per_image)
-        return self.box_predictor(to_classify)[0], self.regression_predictor(to_regress)[1]
+        return self.box_predictor.classify(to_classify), self.regression_predictor.regress(to_regress)
 
     def compute_losses(
         self, features: Features, proposals: Sequence[Proposals], batch: Batch

@@ -273,6 +273,14 @@ class BoxPredictor(Role):
     def forward(self, box_features: Tensor) -> tuple[Tensor, Tensor]:
         return super().forward(box_features)
 
+    def classify(self, box_features: Tensor) -> Tensor:
+        """class_logits [R, num_logits] alone, where boxes are read from other features; override it if that is cheaper."""
+        return self(box_features)[0]
+
+    def regress(self, box_features: Tensor) -> Tensor:
+        """deltas [R, 4K or 4] alone, where classes are read from other features; override it if that is cheaper."""
+        return self(box_features)[1]
+
     def losses(self, class_logits: Tensor, deltas: Tensor, rois: Sequence[Rois]) -> dict[str, Tensor]:
         """loss_classifier and loss_box_reg of the sampled ROIs of the batch."""
         raise NotImplementedError(f"{type(self).__name__} must define losses()")

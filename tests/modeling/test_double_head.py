@@ -13,6 +13,7 @@ from frcnn.modeling.nms import NMS
 from frcnn.modeling.poolers import ROIAlign
 from frcnn.modeling.postprocess import Postprocess
 from frcnn.modeling.residual_box_head import ResidualBoxHead
+from frcnn.modeling.roles import BoxPredictor
 from frcnn.modeling.samplers import BalancedPositiveNegativeSampler, OHEMSampler
 from frcnn.ops.boxes import BoxCoder
 from frcnn.structures import Batch, FeatureShape, Proposals, Targets
@@ -70,6 +71,33 @@ def test_one_head_classifies_the_box_and_the_other_regresses_the_enlarged_one():
     # Deltas are relative to the boxes as they were.
     (scored,) = heads.predict(maps, BOXES, [(64, 64)])
     torch.testing.assert_close(scored.boxes, heads.box_predictor.decode(logits, deltas, BOXES[0]).boxes.clamp(0, 64))
+
+
+@pytest.mark.parametrize("cls", [DoubleHeadROIHeads, DoubleHeadExtROIHeads])
+def test_no_layer_answers_what_nobody_asked(cls):
+    heads, calls = make(cls), []
+    for name, layer in heads.named_modules():
+        if name.endswith(("cls_score", "bbox_pred")):
+            layer.register_forward_hook(lambda _module, _args, _output, name=name: calls.append(name))
+    heads.run_head(features(), BOXES)
+    regress = "regression_predictor" if cls is DoubleHeadExtROIHeads else "box_predictor"
+    assert calls == ["box_predictor.cls_score", f"{regress}.bbox_pred"]
+
+
+class Whole(FastRCNNPredictor):
+    """A predictor that only knows how to say everything at once."""
+
+    classify, regress = BoxPredictor.classify, BoxPredictor.regress
+
+    def forward(self, box_features):
+        return self.cls_score(box_features) + 1, self.bbox_pred(box_features) - 1
+
+
+def test_a_predictor_without_parts_is_asked_twice():
+    options = {"box_coder": BoxCoder((10, 10, 5, 5)), "class_loss": SoftmaxCrossEntropy, "box_loss": L1Loss()}
+    parts, whole = make(), make(box_predictor=partial(Whole, **options))
+    logits, deltas = parts.run_head(features(), BOXES)
+    torch.testing.assert_close(whole.run_head(features(), BOXES), (logits + 1, deltas - 1))
 
 
 @pytest.mark.parametrize("cls", [DoubleHeadROIHeads, DoubleHeadExtROIHeads])

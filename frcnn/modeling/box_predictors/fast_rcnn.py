@@ -62,8 +62,17 @@ class FastRCNNPredictor(BoxPredictor):
             nn.init.constant_(self.cls_score.bias[:num_classes], log_odds)
 
     def forward(self, box_features: Tensor) -> tuple[Tensor, Tensor]:
-        """[R, in_channels] -> class_logits [R, num_logits] and deltas [R, 4K or 4], float32."""
-        return self.cls_score(box_features).float(), self.bbox_pred(box_features).float()
+        """[R, in_channels] -> class_logits [R, num_logits] and deltas [R, 4K or 4], float32.
+
+        A subclass overrides the two halves and not this, for Double-Head R-CNN asks for each of them alone.
+        """
+        return self.classify(box_features), self.regress(box_features)
+
+    def classify(self, box_features: Tensor) -> Tensor:
+        return self.cls_score(box_features).float()
+
+    def regress(self, box_features: Tensor) -> Tensor:
+        return self.bbox_pred(box_features).float()
 
     def losses(self, class_logits: Tensor, deltas: Tensor, rois: Sequence[Rois]) -> dict[str, Tensor]:
         num_rois = torch.tensor(float(len(class_logits)), device=class_logits.device)
