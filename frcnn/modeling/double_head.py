@@ -120,6 +120,8 @@ class DoubleHeadExtROIHeads(DoubleHeadROIHeads):
         regression_scale: factor on the sides of the boxes that regression_head sees.
         classification_focus: share of the class loss in the losses of box_head; the rest is its box loss.
         regression_focus: share of the box loss in the losses of regression_head; the rest is its class loss.
+        classification_weight: factor of both losses of box_head, beside their own weights; 2 in the paper (omega_fc).
+        regression_weight: factor of both losses of regression_head, beside their own weights; 2.5 in the paper (omega_conv).
     """
 
     def __init__(
@@ -140,6 +142,8 @@ class DoubleHeadExtROIHeads(DoubleHeadROIHeads):
         regression_scale: float = 1.3,
         classification_focus: float = 0.7,
         regression_focus: float = 0.8,
+        classification_weight: float = 1.0,
+        regression_weight: float = 1.0,
     ) -> None:
         super().__init__(
             feature_shapes,
@@ -159,8 +163,13 @@ class DoubleHeadExtROIHeads(DoubleHeadROIHeads):
         for name, share in (("classification", classification_focus), ("regression", regression_focus)):
             if not 0 <= share <= 1:
                 raise ValueError(f"{name}_focus must be in [0, 1], got {share}")
+        for name, weight in (("classification", classification_weight), ("regression", regression_weight)):
+            if weight < 0:
+                raise ValueError(f"{name}_weight must be at least 0, got {weight}")
         self.classification_focus = classification_focus
         self.regression_focus = regression_focus
+        self.classification_weight = classification_weight
+        self.regression_weight = regression_weight
         self.regression_predictor = box_predictor(self.regression_head.out_channels, num_classes)
 
     def run_head(self, features: Features, boxes_per_image: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -177,11 +186,12 @@ class DoubleHeadExtROIHeads(DoubleHeadROIHeads):
         conv_logits, conv_deltas = self.regression_predictor(to_regress)
         fc = self.box_predictor.losses(fc_logits, fc_deltas, rois)
         conv = self.regression_predictor.losses(conv_logits, conv_deltas, rois)
+        fc_weight, conv_weight = self.classification_weight, self.regression_weight
         losses = {
-            "loss_classifier": fc["loss_classifier"] * self.classification_focus,
-            "loss_box_reg": conv["loss_box_reg"] * self.regression_focus,
-            "loss_classifier_unfocused": conv["loss_classifier"] * (1 - self.regression_focus),
-            "loss_box_reg_unfocused": fc["loss_box_reg"] * (1 - self.classification_focus),
+            "loss_classifier": fc["loss_classifier"] * (fc_weight * self.classification_focus),
+            "loss_box_reg": conv["loss_box_reg"] * (conv_weight * self.regression_focus),
+            "loss_classifier_unfocused": conv["loss_classifier"] * (conv_weight * (1 - self.regression_focus)),
+            "loss_box_reg_unfocused": fc["loss_box_reg"] * (fc_weight * (1 - self.classification_focus)),
         }
         return losses | sampling_counts(rois, self.num_classes), rois
 

@@ -143,6 +143,16 @@ def test_the_extension_shares_the_losses_between_the_tasks():
     assert shared["loss_box_reg_unfocused"] > 0
 
 
+def test_the_extension_weighs_its_heads_apart():
+    given = batch([[[8.0, 8.0, 40.0, 40.0]]])
+    plain = make(DoubleHeadExtROIHeads, classification_focus=0.5, regression_focus=0.5).eval()(*given)[1]
+    paper = make(DoubleHeadExtROIHeads, classification_weight=2.0, regression_weight=2.5).eval()(*given)[1]
+    # The authors' code has the four factors 1.4, 2.0, 0.5 and 0.6: 2 x 0.7, 2.5 x 0.8, 2.5 x 0.2 and 2 x 0.3.
+    factors = {"classifier": 1.4, "box_reg": 2.0, "classifier_unfocused": 0.5, "box_reg_unfocused": 0.6}
+    for name, factor in factors.items():
+        torch.testing.assert_close(paper[f"loss_{name}"], plain[f"loss_{name}"] * factor / 0.5)
+
+
 def test_the_paper_conv_head():
     with torch.device("meta"):
         head = ResidualBoxHead(256, 7)
@@ -157,6 +167,7 @@ def test_the_paper_conv_head():
     [
         (DoubleHeadROIHeads, {"box_head": partial(TwoMLPHead, width=8)}, "must be equally wide, got 8 and 16"),
         (DoubleHeadROIHeads, {"regression_scale": 0}, "regression_scale must be above 0, got 0"),
+        (DoubleHeadExtROIHeads, {"classification_weight": -1}, "classification_weight must be at least 0, got -1"),
         (DoubleHeadExtROIHeads, {"regression_focus": 80}, r"regression_focus must be in \[0, 1\], got 80"),
     ],
 )
