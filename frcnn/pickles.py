@@ -20,13 +20,17 @@ from frcnn.errors import UserError
 _NUMBERS = "fiub"  # kinds of numpy types: float, signed and unsigned integer, bool
 
 
+class _RefusedError(Exception):
+    """What is not read, in words."""
+
+
 class _ElementType:
     """Stands for `numpy.dtype`."""
 
     def __init__(self, name: str, *_: Any) -> None:
         self.dtype = np.dtype(name) if isinstance(name, str) else np.dtype(object)
         if self.dtype.kind not in _NUMBERS:
-            raise pickle.UnpicklingError(f"an array of {self.dtype}")
+            raise _RefusedError(f"an array of {self.dtype}")
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         self.dtype = self.dtype.newbyteorder(state[1])
@@ -58,7 +62,7 @@ class _NumpyArrayType:
     """Stands for `numpy.ndarray`, which a pickle only names and never calls."""
 
     def __init__(self, *_: Any) -> None:
-        raise pickle.UnpicklingError("a call of numpy.ndarray")
+        raise _RefusedError("a call of numpy.ndarray")
 
 
 def _empty_array(*_: Any) -> _Array:
@@ -75,13 +79,28 @@ def _number(element_type: _ElementType, data: Any) -> Any:
 
 def _encode(text: str, encoding: str) -> bytes:
     if encoding != "latin1":
-        raise pickle.UnpicklingError(f"a text in {encoding}")
+        raise _RefusedError(f"a text in {encoding}")
     return text.encode("latin1")
 
 
+def _no_bytes(*size: Any) -> bytes:
+    """How Python 3 writes an empty array for Python 2."""
+    if size:
+        raise _RefusedError("a call of bytes")
+    return b""
+
+
+def _plain_number(value: Any) -> int:
+    if type(value) is not int:
+        raise _RefusedError(f"a member {value!r} of an enumeration")
+    return value
+
+
 _ALLOWED: dict[str, Any] = {
+    "detectron2.structures.boxes.BoxMode": _plain_number,
     "collections.OrderedDict": OrderedDict,
     "_codecs.encode": _encode,
+    "__builtin__.bytes": _no_bytes,
     "numpy.ndarray": _NumpyArrayType,
     "numpy.dtype": _ElementType,
     # numpy 2 moved these modules
@@ -96,10 +115,10 @@ class _ArrayUnpickler(pickle.Unpickler):
         try:
             return _ALLOWED[f"{module}.{name}"]
         except KeyError:
-            raise pickle.UnpicklingError(f"'{module}.{name}'") from None
+            raise _RefusedError(f"'{module}.{name}'") from None
 
     def persistent_load(self, pid: Any) -> Any:
-        raise pickle.UnpicklingError("parts that lie outside the file, as torch's tensors do")
+        raise _RefusedError("parts that lie outside the file, as torch's tensors do")
 
 
 def read_numpy_pickle(path: Path, convert: Callable[[np.ndarray], Any] = lambda array: array) -> Any:
@@ -115,7 +134,7 @@ def read_numpy_pickle(path: Path, convert: Callable[[np.ndarray], Any] = lambda 
     with path.open("rb") as file:
         try:
             return _with_arrays(_ArrayUnpickler(file, encoding="latin1").load(), convert)
-        except pickle.UnpicklingError as error:
+        except _RefusedError as error:
             raise UserError(
                 f"{path}: holds {error}; only numpy arrays of numbers and plain Python are read from a pickle, so that "
                 "nothing in it is run"
@@ -134,5 +153,5 @@ def _with_arrays(value: Any, convert: Callable[[np.ndarray], Any]) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(_with_arrays(item, convert) for item in value)
     if isinstance(value, (_ElementType, type)) or callable(value):
-        raise pickle.UnpicklingError("a type or a function where a value is expected")
+        raise _RefusedError("a type or a function where a value is expected")
     return value

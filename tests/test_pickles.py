@@ -44,6 +44,11 @@ def test_arrays_of_numbers_are_read(tmp_path: Path, protocol: int, dtype: str) -
     assert read["n"] == [1, "x"]
 
 
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_an_empty_array_is_read(tmp_path: Path, protocol: int) -> None:
+    assert read_numpy_pickle(written(tmp_path, [np.zeros((0, 4), np.float32)], protocol))[0].shape == (0, 4)
+
+
 def test_a_pickle_of_python_2_is_read(tmp_path: Path) -> None:
     """Protocol 2 of Python 2 writes bytes as text: SHORT_BINSTRING where Python 3 calls `_codecs.encode`."""
     raw = np.array([1.5, 2.5], "<f4").tobytes()
@@ -72,6 +77,7 @@ def attacks(target: str) -> dict[str, Any]:
         "a call of numpy.ndarray": Call(np.ndarray, (10**9,)),
         "numpy.load": Call(np.load, target),
         "a class": {"model": np.dtype},
+        "bytes of a size": Call(bytes, 10**9),
     }
 
 
@@ -106,5 +112,5 @@ def test_the_numbers_must_fill_the_shape(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [1, 20, 100, -1])
 def test_a_cut_off_pickle_is_damaged(tmp_path: Path, size: int) -> None:
     path = written(tmp_path, pickle.dumps({"a": np.ones(100, np.float32)}, protocol=2)[:size])
-    with pytest.raises(UserError, match=r"truncated or damaged|not a file|holds"):
+    with pytest.raises(UserError, match=r"truncated or damaged|not a file"):
         read_weights_file(path)

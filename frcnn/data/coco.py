@@ -39,8 +39,8 @@ class CocoDataset(Dataset):
         on_bad_annotation: error stops at annotations that cannot be used; skip leaves them out and counts them.
         masks: whether to read the objects' masks, to learn them; they can be measured without.
         keypoints: whether to read the objects' keypoints, to learn them or to measure them.
-        proposals: path of a JSON file of proposals, in the form of COCO's results: for each its image_id, bbox and score;
-            looked up likewise. Needed by PrecomputedProposals.
+        proposals: path of a file of proposals, looked up likewise: JSON in the form of COCO's results (for each its
+            image_id, bbox and score), or a .pkl in detectron2's form. Needed by PrecomputedProposals.
         proposals_top_n: how many proposals of an image are kept, those with the highest scores.
     """
 
