@@ -10,6 +10,9 @@ from torchvision.ops import batched_nms, nms
 
 from frcnn.ops.boxes import paired_iou
 
+ASK_EVERY = 32
+"""Steps of soft NMS from one question whether it is done to the next: each makes the host wait for the device."""
+
 
 def nms_per_class(boxes: Tensor, scores: Tensor, classes: Tensor, iou_threshold: float) -> Tensor:
     """Drops every box that overlaps a better one of its class.
@@ -58,7 +61,9 @@ def soft_nms_per_class(
     left = torch.cat((scores.float(), scores.new_full((1,), -torch.inf)))[table]  # [C, M], what may still be taken
     final = torch.full_like(left, -torch.inf)
     row = torch.arange(len(table), device=boxes.device)
-    while left.numel() and bool((left >= min_score).any()):
+    for step in range(table.shape[1]):
+        if step % ASK_EVERY == 0 and not bool((left >= min_score).any()):
+            break  # steps beyond that would change nothing
         score, best = left.max(dim=1)  # [C] each
         final[row, best] = torch.where(score >= min_score, score, final[row, best])
         left[row, best] = -torch.inf

@@ -92,6 +92,22 @@ def test_soft_is_its_definition(num_boxes, seed, method):
     assert torch.equal(left, left.sort(descending=True).values)
 
 
+@pytest.mark.parametrize("method", ["linear", "gaussian"])
+def test_soft_seldom_asks_whether_it_is_done_and_gives_the_same_to_the_last_bit(method, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.rand(70, 2, generator=generator) * 30
+    boxes = torch.cat((corners, corners + 4 + torch.rand(70, 2, generator=generator) * 20), dim=1)
+    scores, one_class = torch.rand(70, generator=generator), torch.zeros(70, dtype=torch.int64)
+    asked, ask = [], torch.Tensor.__bool__
+    monkeypatch.setattr(torch.Tensor, "__bool__", lambda tensor: asked.append(0) or ask(tensor))
+    seldom = SoftNMS(method=method)(boxes, scores, one_class)
+    assert len(asked) <= 3  # before steps 0, 32 and 64 of 70
+    monkeypatch.setattr("frcnn.ops.nms.ASK_EVERY", 1)
+    after_each_step = SoftNMS(method=method)(boxes, scores, one_class)
+    assert len(asked) > 20
+    assert all(torch.equal(*pair) for pair in zip(seldom, after_each_step, strict=True))
+
+
 @pytest.mark.parametrize("nms", [NMS(iou_threshold=0.5), SoftNMS()])
 def test_no_boxes(nms):
     index, scores = nms(BOXES[:0], SCORES[:0], torch.zeros(0, dtype=torch.int64))
