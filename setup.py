@@ -31,6 +31,7 @@ setup(
     extras_require={
         "tensorboard": ["tensorboard>=2.17"],
         "submitit": ["submitit>=1.5"],
+        "ray": ["ray>=2.40"],
         "timm": ["timm>=1.0"],
         "dev": [
             "pytest>=8",

@@ -1,4 +1,4 @@
-"""Where the runs of a benchmark are carried out: one after the other here, or as jobs of submitit (SLURM)."""
+"""How the runs of a benchmark are carried out, each in a process of its own: here, or in `clusters.py` on other machines."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from frcnn.benchmark.tasks import LOG, Task
-from frcnn.errors import UserError
 
 Group = Sequence[Task]
 """Tasks that are carried out on one machine, in this order, so that what they measure can be compared."""
@@ -28,45 +27,6 @@ class LocalScheduler:
         for group in groups:
             for task in group:
                 run_task(task)
-                done(task)
-
-
-class SubmititScheduler:
-    """Jobs by submitit (https://github.com/facebookincubator/submitit), one for each group.
-
-    Args:
-        folder: for submitit's own files.
-        options: of `submitit.AutoExecutor`, such as slurm_partition, timeout_min, gpus_per_node; `cluster` says slurm or
-            local, and is found out where it is not given.
-
-    Raises:
-        UserError: submitit is not installed, or does not know an option.
-    """
-
-    def __init__(self, folder: Path, options: dict[str, Any]) -> None:
-        try:
-            import submitit
-        except ImportError as error:
-            raise UserError('--scheduler submitit needs the package submitit: pip install "frcnn[submitit]"') from error
-        options = dict(options)
-        cluster = options.pop("cluster", None)
-        try:
-            self.executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
-            self.executor.update_parameters(**options)
-        except (ValueError, NameError, TypeError, RuntimeError) as error:
-            raise UserError(f"--scheduler-option: submitit says: {error}") from error
-
-    def run(self, groups: Sequence[Group], done: Callable[[Task], None]) -> None:
-        jobs = [(self.executor.submit(run_group, group), group) for group in groups if group]
-        for job, group in jobs:
-            error = None
-            try:
-                job.result()
-            except Exception as failure:  # the job itself was lost: the node, the time limit
-                error = f"the job {job.job_id} was lost: {str(failure).strip().splitlines()[-1]}"
-            for task in group:
-                if error and task.result is None and task.error is None:
-                    task.fail(error)
                 done(task)
 
 

@@ -55,14 +55,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--remove-checkpoints", action="store_true", help="of finished runs, but those of the first seed"
     )
     parser.add_argument(
-        "--scheduler", choices=("local", "submitit"), default="local", help="where runs go (default: local)"
+        "--scheduler", choices=("local", "submitit", "ray"), default="local", help="where runs go (default: local)"
     )
     parser.add_argument(
         "--scheduler-option",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="of submitit, such as slurm_partition=gpu, timeout_min=600, gpus_per_node=1, cluster=local; may be repeated",
+        help="of submitit, such as slurm_partition=gpu, timeout_min=600, gpus_per_node=1, cluster=local; of Ray, such as "
+        "num_gpus=1, num_cpus=8, address=auto; may be repeated",
     )
 
 
@@ -96,7 +97,7 @@ def _check(args: argparse.Namespace) -> None:
     if args.synthetic_classes and not args.speed_only:
         raise UserError("--synthetic-classes goes with --speed-only: nothing can be learned from generated noise")
     if args.scheduler_option and args.scheduler == "local":
-        raise UserError("--scheduler-option goes with --scheduler submitit")
+        raise UserError("--scheduler-option goes with --scheduler submitit or ray")
     if not _configs(args):
         raise UserError("which configs? name at least one YAML file")
 
@@ -138,11 +139,13 @@ def _plan(args: argparse.Namespace) -> Plan:
 
 
 def _scheduler(args: argparse.Namespace) -> Scheduler:
-    from frcnn.benchmark.scheduler import LocalScheduler, SubmititScheduler
+    from frcnn.benchmark.clusters import RayScheduler, SubmititScheduler
+    from frcnn.benchmark.scheduler import LocalScheduler
 
-    if args.scheduler == "local":
-        return LocalScheduler()
-    return SubmititScheduler(Path(args.output) / "submitit", dict(map(_option, args.scheduler_option)))
+    options = dict(map(_option, args.scheduler_option))
+    if args.scheduler == "submitit":
+        return SubmititScheduler(Path(args.output) / "submitit", options)
+    return RayScheduler(options) if args.scheduler == "ray" else LocalScheduler()
 
 
 def _option(text: str) -> tuple[str, Any]:

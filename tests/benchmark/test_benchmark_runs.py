@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from frcnn.benchmark.scheduler import SubmititScheduler
+from frcnn.benchmark.clusters import RayScheduler, SubmititScheduler
 from frcnn.benchmark.tasks import Task
 from frcnn.cli.main import main
 from frcnn.data.shapes import make_shapes
@@ -156,7 +156,7 @@ def test_a_killed_benchmark_goes_on_from_the_checkpoint(benchmark):
         (["--seeds", "0"], "--seeds must be at least 1"),
         (["--synthetic-classes", "3"], "goes with --speed-only"),
         (["--size", "5"], "--size is HEIGHTxWIDTH"),
-        (["--scheduler-option", "a=1"], "goes with --scheduler submitit"),
+        (["--scheduler-option", "a=1"], "goes with --scheduler submitit or ray"),
         ([str(TINY)], "named twice"),
     ],
 )
@@ -175,3 +175,19 @@ def test_submitit_runs_a_group_as_a_job(tmp_path):
     assert "missing.yaml" in task.error
     with pytest.raises(UserError, match="submitit says"):
         SubmititScheduler(tmp_path / "jobs", {"cluster": "local", "no_such_option": 2})
+
+
+def test_ray_runs_a_group_as_a_task(tmp_path, monkeypatch):
+    ray = pytest.importorskip("ray")
+    monkeypatch.chdir(tmp_path)  # a worker starts elsewhere, and finds relative paths nevertheless
+    scheduler = RayScheduler({"num_cpus": 1})
+    try:
+        tasks = [Task("training", name, 0, "missing.yaml", name, "cpu") for name in ("x", "y")]
+        ended = []
+        scheduler.run([tasks, []], ended.append)
+        assert ended == tasks
+        assert all("missing.yaml" in task.error for task in tasks)
+        with pytest.raises(UserError, match="Ray says"):
+            RayScheduler({"no_such_option": 2})
+    finally:
+        ray.shutdown()
