@@ -145,8 +145,14 @@ def find_under_root(path: str, what: str) -> str:
         what: what is looked for, in messages.
 
     Raises:
-        UserError: there is nothing at that path.
+        UserError: there is nothing at that path, or it is an address.
     """
+    if "://" in path:
+        address = path.replace("detectron2://", "https://dl.fbaipublicfiles.com/detectron2/")
+        raise UserError(
+            f"{path}: data sets are not downloaded; fetch the {what} from {address}, put it under {ROOT_VARIABLE} and write "
+            "its path into the config"
+        )
     root = os.environ.get(ROOT_VARIABLE) or DEFAULT_ROOT
     full = os.path.abspath(os.path.join(root, os.path.expanduser(path)))
     if os.path.exists(full):

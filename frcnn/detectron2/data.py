@@ -26,9 +26,13 @@ def data(s: Settings) -> dict[str, Any]:
     train_sets, test_sets = s["DATASETS.TRAIN"], s["DATASETS.TEST"]
     if not train_sets:
         s.refuse("DATASETS.TRAIN", "no data set is named; add DATASETS to the file")
-    s.without_effect("DATASETS.PRECOMPUTED_PROPOSAL_TOPK_")
+    if not reads_proposals(s):
+        s.without_effect("DATASETS.PROPOSAL_FILES_", "DATASETS.PRECOMPUTED_PROPOSAL_TOPK_")
     options = _train_options(s)
-    sets = [_dataset(s, "DATASETS.TRAIN", name, options) for name in train_sets]
+    sets = [
+        _dataset(s, "DATASETS.TRAIN", name, {**options, **proposals})
+        for name, proposals in zip(train_sets, _proposals(s, "TRAIN"), strict=True)
+    ]
     train: dict[str, Any] = {
         "dataset": sets[0] if len(sets) == 1 else {"name": "ConcatDataset", "datasets": sets},
         "transforms": _train_transforms(s),
@@ -40,8 +44,8 @@ def data(s: Settings) -> dict[str, Any]:
         train["image_sampler"] = sampler
     asked = {"keypoints": True} if s["MODEL.KEYPOINT_ON"] else {}
     test = {
-        name: {"dataset": _dataset(s, "DATASETS.TEST", name, asked), "transforms": _test_transforms(s)}
-        for name in test_sets
+        name: {"dataset": _dataset(s, "DATASETS.TEST", name, {**asked, **proposals}), "transforms": _test_transforms(s)}
+        for name, proposals in zip(test_sets, _proposals(s, "TEST"), strict=True)
     }
     return {"train": train, "test": test}
 
@@ -55,6 +59,23 @@ def evaluator(s: Settings) -> dict[str, Any]:
         return {"name": "LVISEvaluator", "tasks": tasks}
     sigmas = s["TEST.KEYPOINT_OKS_SIGMAS"]
     return {"name": "CocoEvaluator", "tasks": tasks, **({"oks_sigmas": sigmas} if sigmas else {})}
+
+
+def reads_proposals(s: Settings) -> bool:
+    """Whether proposals come with the images, and no part of the model makes any."""
+    return s["MODEL.LOAD_PROPOSALS"] and s["MODEL.PROPOSAL_GENERATOR.NAME"] == "PrecomputedProposals"
+
+
+def _proposals(s: Settings, split: str) -> list[dict[str, Any]]:
+    """The options of each data set that say where its proposals are."""
+    sets = s[f"DATASETS.{split}"]
+    if not reads_proposals(s):
+        return [{}] * len(sets)
+    files, top_n = s[f"DATASETS.PROPOSAL_FILES_{split}"], s[f"DATASETS.PRECOMPUTED_PROPOSAL_TOPK_{split}"]
+    if len(files) != len(sets):
+        s.refuse(f"DATASETS.PROPOSAL_FILES_{split}", f"expected one for each of the {len(sets)} data sets")
+        return [{}] * len(sets)
+    return [{"proposals": file, "proposals_top_n": top_n} for file in files]
 
 
 def _train_options(s: Settings) -> dict[str, Any]:

@@ -92,15 +92,12 @@ def _necks(s: Settings) -> list[dict[str, Any]]:
 
 
 def _proposal_generator(s: Settings) -> dict[str, Any]:
-    if s["MODEL.PROPOSAL_GENERATOR.NAME"] != "RPN":
-        nearest = {
-            "PrecomputedProposals": "; the nearest is model.proposal_generator: {name: PrecomputedProposals}",
-            "RRPN": "; rotated boxes are a project (projects/rotated)",
-        }
-        s.refuse(
-            "MODEL.PROPOSAL_GENERATOR.NAME",
-            "only RPN is translated" + nearest.get(s["MODEL.PROPOSAL_GENERATOR.NAME"], ""),
-        )
+    name = s["MODEL.PROPOSAL_GENERATOR.NAME"]
+    if name == "PrecomputedProposals":
+        return _precomputed(s)
+    if name != "RPN":
+        where = "; rotated boxes are a project (projects/rotated)" if name == "RRPN" else ""
+        s.refuse("MODEL.PROPOSAL_GENERATOR.NAME", f"only RPN and PrecomputedProposals are translated{where}")
     if s["MODEL.RPN.HEAD_NAME"] != "StandardRPNHead":
         s.refuse("MODEL.RPN.HEAD_NAME", "only StandardRPNHead is translated, as ConvRPNHead")
     if any(width not in (-1, s["MODEL.FPN.OUT_CHANNELS"]) for width in s["MODEL.RPN.CONV_DIMS"]):
@@ -131,6 +128,16 @@ def _proposal_generator(s: Settings) -> dict[str, Any]:
         "nms": {"name": "NMS", "iou_threshold": s["MODEL.RPN.NMS_THRESH"]},
         "min_size": s["MODEL.PROPOSAL_GENERATOR.MIN_SIZE"],
     }
+
+
+def _precomputed(s: Settings) -> dict[str, Any]:
+    if not s["MODEL.LOAD_PROPOSALS"]:
+        s.refuse("MODEL.LOAD_PROPOSALS", "PrecomputedProposals has nothing to hand on without it")
+    if s["MODEL.PROPOSAL_GENERATOR.MIN_SIZE"]:
+        s.refuse("MODEL.PROPOSAL_GENERATOR.MIN_SIZE", "PrecomputedProposals keeps proposals of every size")
+    s.without_effect("MODEL.RPN.", "MODEL.ANCHOR_GENERATOR.")
+    top_n = {split.lower(): s[f"DATASETS.PRECOMPUTED_PROPOSAL_TOPK_{split}"] for split in ("TRAIN", "TEST")}
+    return {"name": "PrecomputedProposals", "top_n": top_n}
 
 
 def _anchor_generator(s: Settings) -> dict[str, Any]:

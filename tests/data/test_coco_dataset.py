@@ -65,6 +65,16 @@ def test_a_missing_absolute_path_is_not_blamed_on_the_variable(write_coco):
         CocoDataset(annotations=write_coco(), images="/no/images").load()
 
 
+def test_an_address_says_where_to_fetch_the_file(write_coco, image_folder):
+    dataset = CocoDataset(annotations=write_coco(), images=image_folder, proposals="detectron2://rpn/val.pkl")
+    with pytest.raises(UserError) as caught:
+        dataset.load()
+    expected = (
+        "fetch the proposal file from https://dl.fbaipublicfiles.com/detectron2/rpn/val.pkl, put it under FRCNN_DAT"
+    )
+    assert str(caught.value).startswith(f"detectron2://rpn/val.pkl: data sets are not downloaded; {expected}")
+
+
 def test_what_was_found_is_logged_once(write_coco, image_folder, caplog):
     dataset = CocoDataset(
         annotations=write_coco([[10, 3, [0, 0, 4, 4]], [99, 3, [0, 0, 4, 4]]]),

@@ -75,6 +75,39 @@ def test_proposals_alone(tmp_path: Path) -> None:
     assert config["evaluator"]["name"] == "ProposalEvaluator"
 
 
+PROPOSALS = {
+    "MODEL__LOAD_PROPOSALS": True,
+    "MODEL__PROPOSAL_GENERATOR__NAME": "PrecomputedProposals",
+    "DATASETS__TRAIN": "('coco_2014_train', 'coco_2014_val')",
+    "DATASETS__PROPOSAL_FILES_TRAIN": "('train.pkl', 'val.pkl')",
+    "DATASETS__PRECOMPUTED_PROPOSAL_TOPK_TRAIN": 500,
+    "DATASETS__TEST": "('coco_2017_val',)",
+    "DATASETS__PROPOSAL_FILES_TEST": "('detectron2://rpn/val.pkl',)",
+}
+
+
+def test_fast_rcnn_on_proposals_of_files(tmp_path: Path) -> None:
+    """The base's RPN keys are without effect; 1000 proposals when testing are detectron2's default."""
+    path = write_file(tmp_path, "fast", with_changes("faster_rcnn_R_50_FPN_1x", **PROPOSALS))
+    assert main(["import-config", str(path), "--output", str(tmp_path / "out.yaml")]) == 0
+    config = read_config(tmp_path / "out.yaml")
+    plain = to_plain(config.plan)
+    assert plain["model"]["proposal_generator"] == {
+        "name": "PrecomputedProposals",
+        "top_n": {"train": 500, "test": 1000},
+    }
+    first, second = plain["data"]["train"]["dataset"]["datasets"]
+    test = plain["data"]["test"]["coco_2017_val"]["dataset"]
+    assert [one["proposals"] for one in (first, second, test)] == ["train.pkl", "val.pkl", "detectron2://rpn/val.pkl"]
+    assert [one["proposals_top_n"] for one in (first, second, test)] == [500, 500, 1000]
+    assert "proposals" in config.build().data.train.dataset.provides
+
+
+def test_proposals_that_nobody_reads_are_no_loss(tmp_path: Path) -> None:
+    changes = {"MODEL__LOAD_PROPOSALS": True, "DATASETS__PROPOSAL_FILES_TRAIN": "('train.pkl',)"}
+    assert translated(tmp_path, **changes) == translated(tmp_path)
+
+
 def with_changes(name: str, **changes: Any) -> dict[str, Any]:
     """A baseline with other values; keys are dotted, with __ for the dots."""
     content = copy.deepcopy(BASELINES[name])
@@ -148,6 +181,10 @@ def test_a_key_goes_where_it_belongs(tmp_path: Path, changes: dict[str, Any], wh
         ({"DATASETS__TRAIN": "('my_data',)"}, "the data set 'my_data' is not known"),
         ({"TEST__EXPECTED_RESULTS": [["bbox", "AP", 38.5, 0.2]]}, "TEST.EXPECTED_RESULTS: (('bbox', 'AP', 38.5, 0.2),) is"),
         ({"VERSION": 1}, "only version 2 is read"),
+        ({**PROPOSALS, "DATASETS__PROPOSAL_FILES_TRAIN": "('a.pkl',)"}, "expected one for each of the 2 data sets"),
+        ({**PROPOSALS, "MODEL__LOAD_PROPOSALS": False}, "MODEL.LOAD_PROPOSALS: False is not carried over: Precomputed"),
+        ({**PROPOSALS, "MODEL__PROPOSAL_GENERATOR__MIN_SIZE": 4}, "keeps proposals of every size"),
+        ({"MODEL__PROPOSAL_GENERATOR__NAME": "RRPN"}, "only RPN and PrecomputedProposals are translated; rotated boxes"),
     ],
 )  # fmt: skip
 def test_a_key_that_is_not_carried_over_is_refused_by_name(
