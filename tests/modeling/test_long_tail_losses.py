@@ -122,6 +122,35 @@ def test_federated_draws_are_keyed():
     assert torch.equal(FederatedLoss(1000).counting_classes(nothing), first)
 
 
+def test_federated_never_reads_a_number_back_from_the_device(monkeypatch):
+    loss = FederatedLoss(100)
+
+    def refuse(tensor):
+        raise AssertionError("the host would wait for the device")
+
+    for name in ("__int__", "__float__", "__bool__", "__index__", "item", "tolist"):
+        monkeypatch.setattr(torch.Tensor, name, refuse)
+    loss(torch.zeros(2, 100), torch.tensor([3, 100]))
+
+
+def test_federated_draws_go_on_from_a_checkpoint():
+    nothing = torch.zeros(1, 1000), torch.tensor([1000])
+    whole = FederatedLoss(1000)
+    for _ in range(3):
+        whole(*nothing)
+    torch.manual_seed(1)
+    resumed = FederatedLoss(1000)
+    assert resumed.draws != whole.draws
+    resumed.load_state_dict(whole.state_dict())
+    for _ in range(3):
+        present = torch.zeros(1000, dtype=torch.bool)
+        assert torch.equal(whole.counting_classes(present), resumed.counting_classes(present))
+        assert whole(*nothing) == resumed(*nothing)
+    assert resumed.draws == whole.draws
+    with torch.device("meta"):
+        assert FederatedLoss(1000).state_dict()["_extra_state"].is_meta
+
+
 def _in_process(rank, port, results):
     torch.distributed.init_process_group("gloo", init_method=f"tcp://localhost:{port}", rank=rank, world_size=2)
     torch.manual_seed(0)

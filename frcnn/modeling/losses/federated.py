@@ -37,7 +37,6 @@ class FederatedLoss(ClassLoss):
     """
 
     chance: Tensor
-    draws: Tensor
 
     def __init__(
         self,
@@ -60,7 +59,15 @@ class FederatedLoss(ClassLoss):
         self.loss_weight = not_negative(loss_weight)
         chance = torch.tensor(class_counts or [1] * num_classes, dtype=torch.float32) ** power
         self.register_buffer("chance", chance, persistent=False)
-        self.register_buffer("draws", torch.randint(MAX_START, ()))
+        # A plain number: the host needs it in every step, and would wait for the device to read a buffer.
+        self.draws = int(torch.randint(MAX_START, (), device="cpu"))
+
+    def get_extra_state(self) -> Tensor:
+        """How often it was trained, for checkpoints."""
+        return torch.tensor(self.draws)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.draws = int(state)
 
     def forward(self, logits: Tensor, classes: Tensor) -> Tensor:
         targets = one_vs_rest(classes, self.num_logits)  # [n, K]
@@ -84,9 +91,9 @@ class FederatedLoss(ClassLoss):
         """
         if self.training:
             present = mean_over_processes(present.float()) > 0
-        generator = DrawKey(iteration=int(self.draws)).generator(0, "federated loss")
+        generator = DrawKey(iteration=self.draws).generator(0, "federated loss", present.device)
         # The smallest of exponential numbers, each divided by its chance, are a weighted draw without replacement.
-        noise = torch.empty(len(present)).exponential_(generator=generator).to(present.device)
+        noise = torch.empty_like(self.chance).exponential_(generator=generator)
         order = torch.where(present, -1.0, noise / self.chance)  # [K]
         drawn = torch.zeros_like(present).index_fill(0, order.topk(self.num_sampled, largest=False).indices, True)
         return present | (drawn & order.isfinite())
