@@ -34,7 +34,7 @@ NOTHING_SEEN = -1.0
 class ProposalQuality(nn.Module):
     """The IoU a proposal must have to be positive, and what has been seen since it was last set.
 
-    Every buffer travels in checkpoints, so that a resumed run goes on between two updates as if it had never stopped.
+    All of it travels in checkpoints, so that a resumed run goes on between two updates as if it had never stopped.
 
     Args:
         initial_iou: the threshold at the start; it never falls below.
@@ -44,7 +44,6 @@ class ProposalQuality(nn.Module):
     iou_threshold: Tensor
     ious: Tensor
     errors: Tensor
-    num_seen: Tensor
 
     def __init__(self, *, initial_iou: float, update_every: int) -> None:
         super().__init__()
@@ -53,7 +52,15 @@ class ProposalQuality(nn.Module):
         self.register_buffer("iou_threshold", torch.tensor(initial_iou))
         self.register_buffer("ious", torch.full((update_every,), NOTHING_SEEN))  # one of each batch
         self.register_buffer("errors", torch.full((update_every,), NOTHING_SEEN))
-        self.register_buffer("num_seen", torch.tensor(0))
+        # A plain number: the host needs it in every step, and would wait for the device to read a buffer.
+        self.num_seen = 0
+
+    def get_extra_state(self) -> Tensor:
+        """How many batches were seen since the last update, for checkpoints."""
+        return torch.tensor(self.num_seen)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.num_seen = int(state)
 
     @torch.no_grad()
     def see(self, iou: Tensor, error: Tensor, box_loss: DynamicSmoothL1Loss) -> None:
@@ -64,13 +71,12 @@ class ProposalQuality(nn.Module):
             error: a small regression error of its positives; NOTHING_SEEN where there are none.
             box_loss: whose beta is set.
         """
-        place = int(self.num_seen)
-        self.ious[place] = iou
-        self.errors[place] = error
+        self.ious[self.num_seen] = iou
+        self.errors[self.num_seen] = error
         self.num_seen += 1
         if self.num_seen < self.update_every:
             return
-        self.num_seen.zero_()
+        self.num_seen = 0
         ious, errors = (seen[seen != NOTHING_SEEN] for seen in (self.ious, self.errors))
         if len(ious):
             self.iou_threshold.copy_(ious.mean().clamp(min=self.initial_iou))
@@ -176,18 +182,17 @@ class DynamicROIHeads(StandardROIHeads):
     @torch.no_grad()
     def _small_error(self, rois: Sequence[Rois]) -> Tensor:
         """Of the positives of all processes, the error of which `error_top_k` for each image are not larger."""
-        errors = [self._errors(r.select(r.classes < self.num_classes)) for r in rois]
+        # Masked rather than selected: how many positives there are, the host would have to wait for.
+        errors = torch.cat([self._errors(r) for r in rois])  # [R]
         count = self.error_top_k * len(rois) * world_size()
-        smallest = torch.cat(errors).sort().values[:count]
-        padded = torch.cat((smallest, smallest.new_full((count - len(smallest),), torch.inf)))  # [count]
+        padded = torch.cat((errors, errors.new_full((count,), torch.inf))).sort().values[:count]
         together = concatenated_over_processes(padded).sort().values[:count]
-        together = together[together.isfinite()]
-        return together[-1] if len(together) else together.new_tensor(NOTHING_SEEN)
+        return together.where(together.isfinite(), NOTHING_SEEN).amax()
 
-    def _errors(self, positives: Rois) -> Tensor:
-        """[p]: how far the ground truth's centre is from each positive's, in the units of the deltas."""
-        deltas = self.box_predictor.box_coder.encode(positives.boxes, positives.gt_boxes)  # [p, 4]
-        return deltas[:, :2].abs().mean(dim=1)
+    def _errors(self, rois: Rois) -> Tensor:
+        """[r]: how far the ground truth's centre is from each positive's, in the units of the deltas; else infinity."""
+        deltas = self.box_predictor.box_coder.encode(rois.boxes, rois.gt_boxes)  # [r, 4]
+        return deltas[:, :2].abs().mean(dim=1).where(rois.classes < self.num_classes, torch.inf)
 
 
 @torch.no_grad()
@@ -208,6 +213,6 @@ def mean_top_iou(proposals: Sequence[Proposals], targets: Sequence[Targets], top
     for found, target in zip(proposals, targets, strict=True):
         if len(found) and len(target):
             best = torch.stack([iou.amax(dim=0) for _, iou in iou_chunks(target.boxes, found.boxes)]).amax(dim=0)  # [P]
-            total += torch.stack((best.topk(min(top_k, len(found))).values[-1], total.new_tensor(1.0)))
+            total += torch.stack((best.topk(min(top_k, len(found))).values[-1], total.new_ones(())))
     iou, count = mean_over_processes(total)
     return torch.where(count > 0, iou / count.clamp(min=1e-12), NOTHING_SEEN)

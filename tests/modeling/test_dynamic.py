@@ -58,10 +58,13 @@ def targets(*boxes_per_image):
     ]
 
 
+def batch(gts=(OBJECT,)):
+    return Batch(torch.zeros(1, 3, 64, 64), [(64, 64)], [(64, 64)], [0], targets(list(gts)))
+
+
 def step(heads, boxes=TENTHS, gts=(OBJECT,), seed=0):
     maps = {"p2": torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(seed))}
-    given = Batch(torch.zeros(1, 3, 64, 64), [(64, 64)], [(64, 64)], [0], targets(list(gts)))
-    return heads(maps, found(boxes), given)[1]
+    return heads(maps, found(boxes), batch(gts))[1]
 
 
 def test_the_top_k_of_ten_ious_by_hand():
@@ -148,10 +151,27 @@ def test_what_was_seen_travels_with_the_weights():
     state = whole.state_dict()
     assert {
         "proposal_quality.iou_threshold",
-        "proposal_quality.num_seen",
+        "proposal_quality._extra_state",
         "box_predictor.box_loss.beta",
     } <= state.keys()
     assert all(torch.equal(value, resumed.state_dict()[name]) for name, value in state.items())
+
+
+def test_between_two_updates_nothing_is_read_back_from_the_device(monkeypatch):
+    heads = make(iou_top_k=3, error_top_k=3, update_every=3)
+    (rois,), given = heads.select_training_samples({}, found(TENTHS), batch()), batch()
+
+    def refuse(tensor):
+        raise AssertionError("the host would wait for the device")
+
+    for name in ("__int__", "__float__", "__bool__", "__index__", "item", "tolist", "nonzero"):
+        monkeypatch.setattr(torch.Tensor, name, refuse)
+    for _ in range(2):
+        iou = mean_top_iou(found(TENTHS), given.targets, top_k=3)
+        heads.proposal_quality.see(iou, heads._small_error([rois]), heads.moving_box_loss)
+    monkeypatch.undo()
+    assert heads.proposal_quality.ious.tolist() == pytest.approx([0.8, 0.8, NOTHING_SEEN])
+    assert heads.proposal_quality.num_seen == 2
 
 
 def test_the_backward_pass_uses_the_beta_of_the_forward_pass():
