@@ -141,6 +141,18 @@ def test_only_the_named_stages_are_deformable_and_a_fresh_one_stays_at_rest():
     assert all(not layer.offset.weight.any() and not layer.offset.bias.any() for layer in convs.values())
 
 
+def test_offsets_are_float32_also_in_half_precision():
+    """Taps that move by 129.25 pixels: bfloat16 has whole numbers only from 128 on."""
+    conv, said = deformable_conv(modulated=False), []
+    nn.init.constant_(conv.offset.bias, 129.25)
+    conv.offset.register_forward_hook(lambda _conv, _x, offsets: said.append(offsets))
+    x = torch.randn(1, 2, 5, 6)
+    with torch.autocast("cpu", torch.bfloat16):
+        conv(x.bfloat16())
+    assert said[0].dtype == torch.float32
+    assert (said[0] == 129.25).all()
+
+
 def test_offsets_learn_also_in_half_precision():
     backbone = ResNet(depth=50, deformable=Deformable(stages=("res5",)), **TINY)
     with torch.autocast("cpu", torch.bfloat16):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
 from frcnn.modeling.layers import ConvNorm, NormName
+from frcnn.precision import autocast
 
 StageName = Literal["res2", "res3", "res4", "res5"]
 
@@ -98,10 +99,12 @@ class DeformConvNorm(ConvNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         # In half precision far taps would jump by whole pixels, and torchvision has no kernel for bfloat16.
-        movement = self.offset(x).float()  # [B, 2 or 3 taps, H, W]
+        precise = x.float()
+        with autocast("off", x.device):
+            movement = self.offset(precise)  # [B, 2 or 3 taps, H, W]
         mask = movement[:, 2 * self.num_taps :].sigmoid() if self.modulated else None
         moved = deform_conv2d(
-            x.float(),
+            precise,
             movement[:, : 2 * self.num_taps],
             self.weight.float(),
             stride=self.stride,
