@@ -137,6 +137,21 @@ def test_bifpn_weighs_its_inputs():
     torch.testing.assert_close(outputs["p2"][0, 0, 0, 0], expected)
 
 
+@pytest.mark.parametrize(("in_channels", "factor"), [(1, 1.0), (2, 3.0)])
+def test_bifpn_makes_its_extra_levels_of_the_coarsest_input(in_channels, factor):
+    """Not of the lateral, which is 100 times the input here; a 1x1 convolution comes first if the widths differ."""
+    neck = passing_on(BiFPN({"res3": FeatureShape(in_channels, 8)}, out_channels=1, num_extra_levels=2, norm_eps=1e-12))
+    neck.lateral["p3"].weight.data.fill_(100.0)
+    inputs, given = torch.arange(16.0).reshape(1, 1, 4, 4), []
+    neck.rounds[0].register_forward_pre_hook(lambda _round, args: given.extend(args[0]))
+    if in_channels == 2:
+        neck.extra_lateral.weight.data = torch.tensor([1.0, 2.0]).reshape(1, 2, 1, 1)
+    neck.eval()({"res3": inputs.expand(-1, in_channels, -1, -1)})
+    # 3x3 windows of stride 2 on the rows 0..3, 4..7, 8..11 and 12..15: they see rows and columns 0..1 and 1..3
+    torch.testing.assert_close(given[1][0, 0], torch.tensor([[5.0, 7.0], [13.0, 15.0]]) * factor)
+    torch.testing.assert_close(given[2][0, 0], torch.tensor([[15.0]]) * factor)
+
+
 def test_bifpn_levels_and_sizes():
     neck = BiFPN(SHAPES, out_channels=8, num_rounds=2, num_extra_levels=2, norm="GN")
     outputs = neck(features(SHAPES, 48, 80))

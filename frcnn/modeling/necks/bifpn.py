@@ -19,7 +19,8 @@ from frcnn.structures import FeatureShape
 class BiFPN(Neck):
     """Rounds of coarse-to-fine and fine-to-coarse paths; each level learns how much to take from each of its inputs.
 
-    Every input is brought to one width by one 1x1 convolution, which both paths of the first round share.
+    Every input is brought to one width by one 1x1 convolution, which both paths of the first round share. Extra levels are
+    made of the coarsest input, as in the authors' code: by a 1x1 convolution of its own if it is not as wide, and pooling.
 
     Args:
         in_features: the maps to use, fine to coarse; null means all.
@@ -67,6 +68,9 @@ class BiFPN(Neck):
                 for level, shape in zip(levels, shapes, strict=True)
             }
         )
+        self.extra_lateral: nn.Module = nn.Identity()
+        if num_extra_levels and shapes[-1].channels != out_channels:
+            self.extra_lateral = ConvNorm(shapes[-1].channels, out_channels, 1, norm=norm, norm_eps=norm_eps)
         self.rounds = nn.ModuleList(
             BiFPNRound(len(self.levels), out_channels, norm, norm_eps) for _ in range(num_rounds)
         )
@@ -80,8 +84,10 @@ class BiFPN(Neck):
         pyramid = [
             lateral(features[name]) for name, lateral in zip(self.in_features, self.lateral.values(), strict=True)
         ]
+        coarsest = self.extra_lateral(features[self.in_features[-1]])
         while len(pyramid) < len(self.levels):
-            pyramid.append(_halve(pyramid[-1]))
+            coarsest = _halve(coarsest)
+            pyramid.append(coarsest)
         for one_round in self.rounds:
             pyramid = one_round(pyramid)
         return dict(zip(self.levels, pyramid, strict=True))
