@@ -37,6 +37,7 @@ def read_annotations(
     on_bad_annotation: ErrorOrSkip = "error",
     masks: bool = False,
     keypoints: bool = False,
+    min_keypoints: int = 0,
 ) -> AnnotationStore:
     """Reads and checks a COCO JSON file.
 
@@ -46,6 +47,7 @@ def read_annotations(
         on_bad_annotation: "skip" leaves out annotations that cannot be used, and counts them; "error" stops.
         masks: whether every object must have a segmentation that can be learnt.
         keypoints: whether to read keypoints.
+        min_keypoints: images whose objects have fewer labelled keypoints, all together, are left out.
 
     Raises:
         UserError: one message with file, annotation ids, values, what was expected, and what to do.
@@ -59,6 +61,9 @@ def read_annotations(
     good, notes = _good_annotations(columns, image_index, classes, path, on_bad_annotation, masks)
     notes += _overhang_notes(columns, image_index, good)
     kept, drop_note = _kept_images(columns, image_index, good, path, images_without_objects)
+    if min_keypoints:
+        kept, few_note = _images_with_keypoints(columns, image_index, good, kept, path, min_keypoints)
+        drop_note = f"{drop_note}; {few_note}"
     arrays = _sorted_arrays(columns, image_index, classes, good, kept) | _searched_classes(columns, kept, path)
     crowds = int(arrays["iscrowd"].sum())
     summary = (
@@ -142,6 +147,22 @@ def _kept_images(
         )
     note = f"dropped {without.sum():,} of {num_images:,} images without objects"
     return np.flatnonzero(~without), f"{note}: {reasons}" if without.any() else note
+
+
+def _images_with_keypoints(
+    columns: CocoColumns, image_index: np.ndarray, good: np.ndarray, kept: np.ndarray, path: str, min_keypoints: int
+) -> tuple[np.ndarray, str]:
+    """Those of the kept images that have enough labelled keypoints, and a note on the others."""
+    assert columns.keypoints is not None
+    objects = good & ~columns.iscrowd
+    labelled = (columns.keypoints[objects, :, 2] > 0).sum(axis=1)  # of each object
+    enough = np.bincount(image_index[objects], labelled, len(columns.image_ids))[kept] >= min_keypoints
+    if not enough.any():
+        raise UserError(
+            f"{path}: min_keypoints_per_image: {min_keypoints} leaves none of the {len(kept):,} images: "
+            "none has so many labelled keypoints (visibility 1 or 2); ask for fewer, or correct the file"
+        )
+    return kept[enough], f"dropped {(~enough).sum():,} with fewer than {min_keypoints} labelled keypoints"
 
 
 def _sorted_arrays(

@@ -39,6 +39,7 @@ class CocoDataset(Dataset):
         on_bad_annotation: error stops at annotations that cannot be used; skip leaves them out and counts them.
         masks: whether to read the objects' masks, to learn them; they can be measured without.
         keypoints: whether to read the objects' keypoints, to learn them or to measure them.
+        min_keypoints_per_image: images whose objects have fewer labelled keypoints, all together, are left out; for training.
         proposals: path of a file of proposals, looked up likewise: JSON in the form of COCO's results (for each its
             image_id, bbox and score), or a .pkl in detectron2's form. Needed by PrecomputedProposals.
         proposals_top_n: how many proposals of an image are kept, those with the highest scores.
@@ -53,9 +54,14 @@ class CocoDataset(Dataset):
         on_bad_annotation: Literal["error", "skip"] = "error",
         masks: bool = False,
         keypoints: bool = False,
+        min_keypoints_per_image: int = 0,
         proposals: str | None = None,
         proposals_top_n: int = 2000,
     ) -> None:
+        if min_keypoints_per_image < 0:
+            raise ValueError(f"min_keypoints_per_image must be at least 0, got {min_keypoints_per_image}")
+        if min_keypoints_per_image and not keypoints:
+            raise ValueError(f"min_keypoints_per_image is {min_keypoints_per_image}, which needs keypoints: true")
         if proposals_top_n < 1:
             raise ValueError(f"proposals_top_n must be at least 1, got {proposals_top_n}")
         self.annotations = annotations
@@ -64,6 +70,7 @@ class CocoDataset(Dataset):
         self.on_bad_annotation = on_bad_annotation
         self.masks = masks
         self.keypoints = keypoints
+        self.min_keypoints_per_image = min_keypoints_per_image
         self.proposals = proposals
         self.proposals_top_n = proposals_top_n
         asked = {"masks": masks, "keypoints": keypoints, "proposals": proposals is not None}
@@ -88,6 +95,7 @@ class CocoDataset(Dataset):
                 on_bad_annotation=self.on_bad_annotation,
                 masks=self.masks,
                 keypoints=self.keypoints,
+                min_keypoints=self.min_keypoints_per_image,
             )
             counts, *findings = store.notes
             logger.info("%s: %s", self.annotations, counts)

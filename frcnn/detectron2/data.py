@@ -86,6 +86,7 @@ def _train_options(s: Settings) -> dict[str, Any]:
         options["masks"] = True
     if s["MODEL.KEYPOINT_ON"]:
         options["keypoints"] = True
+        options["min_keypoints_per_image"] = s["MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE"]
     return options
 
 

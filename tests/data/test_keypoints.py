@@ -48,6 +48,37 @@ def test_keypoints_outside_the_image_are_not_labelled(write_coco):
     assert store.keypoints(0)[0].tolist() == [[99.5, 79.5, 2], [0, 0, 0], [0, 0, 0]]
 
 
+def few_keypoints(write_coco):
+    """Image 10 has 2 + 1 labelled keypoints and a crowd's 2; image 20 has 1, another on an annotation that is skipped."""
+    one = [50, 20, 1, *[0] * 6]
+    crowd = row(POINTS, id=7, iscrowd=1)
+    wrong = row(one, id=9, image_id=20, bbox=[0, 0, 0, 0])
+    return write(write_coco, row(POINTS), row(one, id=6), crowd, row(one, id=8, image_id=20), wrong)
+
+
+@pytest.mark.parametrize(("at_least", "kept"), [(0, [10, 20]), (1, [10, 20]), (2, [10]), (3, [10])])
+def test_images_with_few_keypoints_are_left_out(write_coco, at_least, kept):
+    path = few_keypoints(write_coco)
+    store = read_annotations(path, keypoints=True, on_bad_annotation="skip", min_keypoints=at_least)
+    assert store.image_ids.tolist() == kept
+    note = f"dropped {2 - len(kept)} with fewer than {at_least} labelled keypoints"
+    assert (note in store.notes[0]) == (at_least > 0)
+
+
+def test_more_keypoints_than_any_image_has_leave_nothing(write_coco, image_folder):
+    options = {"images": image_folder, "keypoints": True, "on_bad_annotation": "skip"}
+    dataset = CocoDataset(annotations=few_keypoints(write_coco), min_keypoints_per_image=4, **options)
+    with pytest.raises(UserError, match="min_keypoints_per_image: 4 leaves none of the 2 images: none has so many"):
+        dataset.load()
+
+
+def test_counting_keypoints_needs_them():
+    with pytest.raises(ValueError, match="min_keypoints_per_image is 1, which needs keypoints: true"):
+        CocoDataset(annotations="a.json", images="a", min_keypoints_per_image=1)
+    with pytest.raises(ValueError, match="min_keypoints_per_image must be at least 0, got -1"):
+        CocoDataset(annotations="a.json", images="a", keypoints=True, min_keypoints_per_image=-1)
+
+
 BAD = [
     ([1, 2, 2], "1 with keypoints of a wrong number", "keypoints of 3 numbers, expected 9: x, y, visibility of 3"),
     ([*POINTS[:8], 3], "1 with an unknown visibility", "keypoint 2 has the visibility 3, expected 0 (not labelled), 1"),

@@ -103,6 +103,16 @@ def test_fast_rcnn_on_proposals_of_files(tmp_path: Path) -> None:
     assert "proposals" in config.build().data.train.dataset.provides
 
 
+def test_images_with_few_keypoints_are_left_out_of_training_alone(tmp_path: Path) -> None:
+    """One keypoint is detectron2's default."""
+    content = with_changes("keypoint_rcnn_R_50_FPN_1x", MODEL__ROI_KEYPOINT_HEAD={"MIN_KEYPOINTS_PER_IMAGE": 3})
+    for name, expected in (("keypoint_rcnn_R_50_FPN_1x", 1), ("changed", 3)):
+        data = translate(write_file(tmp_path, name, BASELINES.get(name, content)))["data"]
+        assert data["train"]["dataset"]["min_keypoints_per_image"] == expected
+        (test,) = data["test"].values()
+        assert "min_keypoints_per_image" not in test["dataset"]
+
+
 def test_proposals_that_nobody_reads_are_no_loss(tmp_path: Path) -> None:
     changes = {"MODEL__LOAD_PROPOSALS": True, "DATASETS__PROPOSAL_FILES_TRAIN": "('train.pkl',)"}
     assert translated(tmp_path, **changes) == translated(tmp_path)
