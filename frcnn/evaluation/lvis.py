@@ -49,7 +49,8 @@ class LVISEvaluator(Evaluator):
 
     In an image, detections of a class count as wrong only where people have looked for that class (it has objects there
     or is among neg_category_ids), and not where its objects are not all annotated (not_exhaustive_category_ids).
-    APr, APc and APf are the means over rare, common and frequent classes (https://arxiv.org/abs/1908.03195).
+    APr, APc and APf are the means over rare, common and frequent classes (https://arxiv.org/abs/1908.03195); a class of
+    which the file does not say how frequent it is counts in AP alone, and a note names it.
 
     Args:
         tasks: what is compared: bbox, segm (masks).
@@ -88,7 +89,7 @@ class LVISEvaluator(Evaluator):
             curves = _curves(self._problem(task, ground_truth, columns))
             metrics |= _metrics(ground_truth, curves, f"{task}/")
             per_class += _per_class(ground_truth, curves, task)
-        notes += missing_ground_truth(ground_truth)
+        notes += missing_ground_truth(ground_truth) + _without_frequency(ground_truth)
         ap = metrics[f"{self.tasks[0]}/AP"]
         if ap is not None and ap < DIAGNOSED_BELOW:
             notes += diagnose(ground_truth, detections, weights_loaded=weights_loaded)
@@ -119,6 +120,17 @@ def _require_federated(ground_truth: GroundTruth) -> None:
             "LVISEvaluator: the images of the data set have no neg_category_ids, so nobody knows which classes were looked"
             " for in them; use an annotation file of LVIS, or evaluator: {name: CocoEvaluator}"
         )
+
+
+def _without_frequency(ground_truth: GroundTruth) -> list[str]:
+    """Which classes none of APr, APc and APf counts."""
+    names = [category.name for category in ground_truth.categories if category.frequency is None]
+    if not names:
+        return []
+    return [
+        f"{len(names):,} of {len(ground_truth.categories):,} categories have no frequency (r, c or f), such as "
+        f"'{names[0]}': they count in AP, and in none of APr, APc and APf"
+    ]
 
 
 def _federated(ground_truth: GroundTruth, problem: CocoProblem) -> CocoProblem:

@@ -56,6 +56,22 @@ def test_where_not_every_object_is_annotated_a_further_detection_is_not_wrong(fe
     assert [(row.name, row.num_objects) for row in unfinished.per_class] == [("cat", 1), ("dog", 1)]
 
 
+def test_a_class_of_unknown_frequency_counts_in_ap_alone_and_is_named(federated, found):
+    """The cat is found, the dog is not: AP is the mean of 100 and 0, whatever is known of the cat's frequency."""
+    dataset = federated()
+    detections = {1: found((CAT, 0.9, SQUARE)), 2: found()}
+    assert not any("frequency" in note for note in LVISEvaluator(dataset)(detections).notes)
+    cat, dog = dataset.truth.categories
+    dataset.truth = replace(dataset.truth, categories=[replace(cat, frequency=None), dog])
+    result = LVISEvaluator(dataset)(detections)
+    assert result.metrics["bbox/AP"] == pytest.approx(50)
+    assert (result.metrics["bbox/APf"], result.metrics["bbox/APr"]) == (None, 0)
+    expected = (
+        f"1 of 2 categories have no frequency (r, c or f), such as '{cat.name}': they count in AP, and in none of"
+    )
+    assert [note for note in result.notes if "frequency" in note] == [f"{expected} APr, APc and APf"]
+
+
 def test_masks(federated, found):
     """The cat's mask covers 38 of its 50 rows: found at the six thresholds from 0.50 to 0.75."""
     dataset = federated()
