@@ -54,8 +54,12 @@ class Mask:
         """The box that fits what of it lies inside an image of that size, or None if nothing does."""
         raise NotImplementedError(f"{type(self).__name__} must define bounds()")
 
+    def window(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """x1 y1 x2 y2 of its raster in an image of that size: what fits, with a margin of one pixel. Costs little."""
+        raise NotImplementedError(f"{type(self).__name__} must define window()")
+
     def raster(self, height: int, width: int) -> Raster:
-        """Its pixels in an image of that size, cut to a window that fits, with a margin of one pixel."""
+        """Its pixels in an image of that size, in its window."""
         raise NotImplementedError(f"{type(self).__name__} must define raster()")
 
 
@@ -76,6 +80,10 @@ class PolygonMask(Mask):
         points = np.concatenate([_points_inside(polygon, height, width) for polygon in self.polygons])  # [n, 2]
         return (*points.min(axis=0).tolist(), *points.max(axis=0).tolist()) if len(points) else None
 
+    def window(self, height: int, width: int) -> tuple[int, int, int, int]:
+        every = np.concatenate(self.polygons)  # [n, 2]
+        return _window((*every.min(axis=0).tolist(), *every.max(axis=0).tolist()), height, width)
+
     def raster(self, height: int, width: int) -> Raster:
         """Pixels by the rule of pycocotools, so that areas are COCO's.
 
@@ -83,8 +91,7 @@ class PolygonMask(Mask):
         """
         from pycocotools import mask as coco_mask
 
-        every = np.concatenate(self.polygons)  # [n, 2]
-        x1, y1, x2, y2 = _window((*every.min(axis=0).tolist(), *every.max(axis=0).tolist()), height, width)
+        x1, y1, x2, y2 = self.window(height, width)
         corner = np.array([x1, y1])
         shifted = [_shifted_on_grid(polygon, corner).ravel().tolist() for polygon in self.polygons]
         runs = coco_mask.frPyObjects(shifted, y2 - y1, x2 - x1)
@@ -138,9 +145,12 @@ class BitmapMask(Mask):
         y = edges_y[[rows[0], rows[-1] + 1]].clip(0, height).tolist()
         return x[0], y[0], x[1], y[1]
 
+    def window(self, height: int, width: int) -> tuple[int, int, int, int]:
+        return _window(self.box, height, width)
+
     def raster(self, height: int, width: int) -> Raster:
         """Pixels of which the mask covers half, bilinearly; a mask of less than a pixel gets those that it touches."""
-        x1, y1, x2, y2 = _window(self.box, height, width)
+        x1, y1, x2, y2 = self.window(height, width)
         if not self.pixels.size:
             return Raster(np.zeros((y2 - y1, x2 - x1), np.uint8), x1, y1)
         cv2 = opencv()

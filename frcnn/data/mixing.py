@@ -124,52 +124,64 @@ class CopyPaste(Transform):
             return sample
         (source,) = others(1)
         height, width = sample.image.shape[:2]
-        source = _filling(flip(source) if rng.random() < 0.5 else source, height, width, rng, min_area_left=0.0)
+        source = _cut(flip(source) if rng.random() < 0.5 else source, height, width, rng, min_area_left=0.0)
         count = min(len(source.boxes), self.max_objects)
         if not count:
             return sample
         number = int(rng.integers(1, count + 1))
         chosen = np.sort(rng.permutation(len(source.boxes))[:number])
-        return self._paste(sample, source, chosen)
+        return self._paste(sample, _with_masks_inside(_chosen(source, chosen)))
 
-    def _paste(self, sample: Sample, source: Sample, chosen: np.ndarray) -> Sample:
+    def _paste(self, sample: Sample, source: Sample) -> Sample:
         assert sample.masks is not None and source.masks is not None
         height, width = source.image.shape[:2]
-        rasters = [source.masks[i].raster(height, width) for i in chosen.tolist()]
         covered = np.zeros(sample.image.shape[:2], bool)  # [height, width]
-        for raster in rasters:
+        for mask in source.masks:
+            raster = mask.raster(height, width)
             x1, y1, x2, y2 = raster.window
             covered[y1:y2, x1:x2] |= raster.pixels.astype(bool)
         image = np.where(covered[..., None], source.image, sample.image)
         below = _uncovered(replace(sample, image=image), covered, self.min_visible)
-        pasted = replace(
-            source,
-            image=image,
-            boxes=source.boxes[chosen],
-            classes=source.classes[chosen],
-            masks=[source.masks[i] for i in chosen.tolist()],
-            keypoints=None if source.keypoints is None else source.keypoints[chosen],
-        )
-        return _together([below, pasted], sample)
+        return _together([below, replace(source, image=image)], sample)
 
 
 def _filling(sample: Sample, height: int, width: int, rng: np.random.Generator, min_area_left: float) -> Sample:
-    """The sample scaled until it covers a window, and a random cut of it of the window's size, masks cut too."""
+    """A cut of the sample that fills a window, masks cut too."""
+    return _with_masks_inside(_cut(sample, height, width, rng, min_area_left))
+
+
+def _cut(sample: Sample, height: int, width: int, rng: np.random.Generator, min_area_left: float) -> Sample:
+    """The sample scaled until it covers a window, and a random cut of it of the window's size."""
     h, w = sample.image.shape[:2]
     scale = max(height / h, width / w)
     scaled = resize(sample, (max(height, round(h * scale)), max(width, round(w * scale))))
     y = int(rng.integers(scaled.image.shape[0] - height + 1))
     x = int(rng.integers(scaled.image.shape[1] - width + 1))
-    cut = crop(scaled, x, y, width, height, min_area_left)
-    if cut.masks is None:
-        return cut
-    # A mask may reach out of its image; beside another image it must not.
-    at_edge = np.any(cut.boxes[:, :2] <= 0, axis=1) | np.any(cut.boxes[:, 2:] >= (width, height), axis=1)
+    return crop(scaled, x, y, width, height, min_area_left)
+
+
+def _with_masks_inside(sample: Sample) -> Sample:
+    """A mask may reach out of its image; beside or in another image it must not."""
+    if sample.masks is None:
+        return sample
+    height, width = sample.image.shape[:2]
+    at_edge = np.any(sample.boxes[:, :2] <= 0, axis=1) | np.any(sample.boxes[:, 2:] >= (width, height), axis=1)
     masks = [
         _bitmap(mask.raster(height, width)) if reaches else mask
-        for mask, reaches in zip(cut.masks, at_edge.tolist(), strict=True)
+        for mask, reaches in zip(sample.masks, at_edge.tolist(), strict=True)
     ]
-    return replace(cut, masks=masks)
+    return replace(sample, masks=masks)
+
+
+def _chosen(sample: Sample, index: np.ndarray) -> Sample:
+    """Some of the sample's objects."""
+    return replace(
+        sample,
+        boxes=sample.boxes[index],
+        classes=sample.classes[index],
+        masks=None if sample.masks is None else [sample.masks[i] for i in index.tolist()],
+        keypoints=None if sample.keypoints is None else sample.keypoints[index],
+    )
 
 
 def _bitmap(raster: Raster) -> BitmapMask:
@@ -182,34 +194,29 @@ def _uncovered(sample: Sample, covered: np.ndarray, min_visible: float) -> Sampl
     height, width = covered.shape
     keep, boxes, masks = [], sample.boxes.copy(), list(sample.masks)
     for i, mask in enumerate(sample.masks):
-        raster = mask.raster(height, width)
-        x1, y1, x2, y2 = raster.window
+        x1, y1, x2, y2 = mask.window(height, width)
         hidden = covered[y1:y2, x1:x2]
-        if not (raster.pixels.astype(bool) & hidden).any():
+        if not hidden.any():  # most objects of an image: they are not drawn
             keep.append(i)
             continue
-        left = (raster.pixels.astype(bool) & ~hidden).astype(np.uint8)
-        if left.sum() < max(1, min_visible * raster.pixels.sum()):
+        pixels = mask.raster(height, width).pixels.astype(bool)
+        if not (pixels & hidden).any():
+            keep.append(i)
+            continue
+        left = pixels & ~hidden
+        if left.sum() < max(1, min_visible * pixels.sum()):
             continue
         keep.append(i)
-        masks[i] = _bitmap(Raster(left, x1, y1))
+        masks[i] = _bitmap(Raster(left.astype(np.uint8), x1, y1))
         boxes[i] = masks[i].bounds(height, width)
-    index = np.array(keep, np.int64)
     points = sample.keypoints
     if points is not None:
-        points = points[index]
         at = points[..., :2].astype(int).clip(0, [width - 1, height - 1])  # [G, J, 2]
         hidden = covered[at[..., 1], at[..., 0]] & (points[..., 2] > 0)
         points = np.where(hidden[..., None], np.array([1, 1, 0]) * points + np.array([0, 0, 1]), points).astype(
             np.float32
         )
-    return replace(
-        sample,
-        boxes=boxes[index],
-        classes=sample.classes[index],
-        masks=[masks[i] for i in keep],
-        keypoints=points,
-    )
+    return _chosen(replace(sample, boxes=boxes, masks=masks, keypoints=points), np.array(keep, np.int64))
 
 
 def _together(parts: Sequence[Sample], first: Sample) -> Sample:

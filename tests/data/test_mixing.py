@@ -110,6 +110,25 @@ def test_copy_paste_hides_what_is_below():
     assert mixed.keypoints[:, 0, 2].tolist() == [1, 2]
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_copy_paste_draws_what_is_pasted_and_what_lies_below(monkeypatch, seed):
+    """One of two objects is pasted into a corner, over one of the four objects in the corners."""
+
+    def with_objects(*boxes):
+        one = plain(0, boxes[0], 0)
+        array, masks = np.array(boxes, np.float32), [square(*box) for box in boxes]
+        return replace(one, boxes=array, classes=np.arange(len(boxes)), masks=masks, keypoints=None)
+
+    drawn = []
+    raster = PolygonMask.raster
+    monkeypatch.setattr(PolygonMask, "raster", lambda self, *size: (drawn.append(self), raster(self, *size))[1])
+    below = with_objects((2, 2, 12, 12), (28, 2, 38, 12), (2, 28, 12, 38), (28, 28, 38, 38))
+    above = with_objects((0, 0, 8, 8), (32, 0, 40, 8))
+    mixed = CopyPaste(probability=1.0, max_objects=1)(below, rng(seed), giving(above))
+    assert len(drawn) == 2
+    assert sorted(mask.raster(40, 40).pixels.sum() for mask in mixed.masks) == [64, 64, 100, 100, 100]
+
+
 def test_copy_paste_drops_what_is_covered():
     below, above = plain(0, (12, 12, 18, 18), 0), plain(100, (10, 10, 30, 30), 1)
     mixed = CopyPaste(probability=1.0)(below, rng(0), giving(above))
