@@ -12,7 +12,7 @@ from frcnn.data.samples import SampleSource
 from frcnn.data.stream import Draw
 from frcnn.errors import UserError
 from frcnn.experiment import Config, Experiment
-from frcnn.inspect.fit_anchors import AnchorFit, Recall, anchor_recall, fit_shapes
+from frcnn.inspect.fit_anchors import LEAST_FACTOR, AnchorFit, Recall, anchor_recall, fit_distinct_shapes
 from frcnn.modeling.anchors import GridAnchorGenerator
 
 MIN_SIDE = 1.0
@@ -24,7 +24,7 @@ def fit_to_config(config: Config, num_ratios: int | None, max_images: int) -> st
 
     Args:
         config: whose training set and anchors are meant.
-        num_ratios: how many aspect ratios; None takes as many as the config has.
+        num_ratios: how many aspect ratios, fewer where some would be nearly equal; None takes as many as the config has.
         max_images: how many training images are looked at.
 
     Raises:
@@ -37,8 +37,8 @@ def fit_to_config(config: Config, num_ratios: int | None, max_images: int) -> st
     shapes = shapes[(shapes >= MIN_SIDE).all(axis=1)].astype(np.float64)
     if len(shapes) < len(strides):
         raise UserError(f"the {len(boxes)} images looked at hold {len(shapes)} objects: too few to fit anchors to")
-    ratios = num_ratios or now.num_anchors
-    fit = fit_shapes(shapes, len(strides), ratios)
+    asked = num_ratios or now.num_anchors
+    fit = fit_distinct_shapes(shapes, len(strides), asked)
     rounded = dataclasses.replace(
         fit,
         sizes=tuple(float(f"{size:.3g}") for size in fit.sizes),
@@ -54,7 +54,8 @@ def fit_to_config(config: Config, num_ratios: int | None, max_images: int) -> st
     )
     tensors = [torch.from_numpy(one) for one in boxes]
     before, after = (anchor_recall(generator, strides, tensors, sizes) for generator in (now, fitted))
-    return _report(len(shapes), len(boxes), before, after, rounded, now.num_anchors != ratios)
+    report = _report(len(shapes), len(boxes), before, after, rounded)
+    return "\n\n".join([report, *_remarks(before, after, now.num_anchors, asked, len(fit.aspect_ratios))])
 
 
 def _anchors_of(config: Config, experiment: Experiment) -> tuple[GridAnchorGenerator, tuple[int, ...]]:
@@ -84,7 +85,7 @@ def _boxes_as_seen(experiment: Experiment, max_images: int) -> tuple[list[np.nda
     return boxes, sizes
 
 
-def _report(num_objects: int, num_images: int, before: Recall, after: Recall, fit: AnchorFit, other_count: bool) -> str:
+def _report(num_objects: int, num_images: int, before: Recall, after: Recall, fit: AnchorFit) -> str:
     columns = ["mean IoU", *(f"recall at {threshold:g}" for threshold in before.at)]
     rows = [
         ("now", [before.mean_iou, *(100 * share for share in before.at.values())]),
@@ -102,10 +103,21 @@ def _report(num_objects: int, num_images: int, before: Recall, after: Recall, fi
         "  proposal_generator:",
         f"    anchor_generator: {{sizes: [{sizes}], aspect_ratios: [{ratios}]}}",
     ]
-    if other_count:
-        lines.append(
-            "\nThe number of anchors a location differs from the config's: RPN weights for it do not fit any more."
+    return "\n".join(lines)
+
+
+def _remarks(before: Recall, after: Recall, num_now: int, num_asked: int, num_fitted: int) -> list[str]:
+    """What to know before the proposal is copied."""
+    remarks = []
+    if num_fitted < num_asked:
+        remarks.append(
+            f"{num_fitted} aspect ratios are proposed, not {num_asked}: of more, two would be nearer to each other than a "
+            f"factor of {LEAST_FACTOR:g}, nearly equal."
+        )
+    if num_fitted != num_now:
+        remarks.append(
+            "The number of anchors a location differs from the config's: RPN weights for it do not fit any more."
         )
     if after.mean_iou <= before.mean_iou:
-        lines.append("\nThe config's anchors cover the objects no worse: keep them.")
-    return "\n".join(lines)
+        remarks.append("The config's anchors cover the objects no worse: keep them.")
+    return remarks

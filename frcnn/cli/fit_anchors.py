@@ -17,7 +17,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `frcnn fit-anchors`."""
     parser.add_argument("--config-file", metavar="FILE", required=True, help="the YAML file of the run")
     parser.add_argument(
-        "--num-ratios", type=int, metavar="N", help="aspect ratios (default: as many as the config has)"
+        "--num-ratios",
+        type=int,
+        metavar="N",
+        help="aspect ratios; fewer are proposed where two would be nearly equal (default: as many as the config has)",
     )
     parser.add_argument(
         "--max-images", type=int, default=1000, metavar="N", help="training images to look at (default: %(default)s)"

@@ -17,6 +17,8 @@ from frcnn.modeling.roles import AnchorGenerator
 from frcnn.ops.boxes import box_iou
 
 MAX_ROUNDS = 200
+LEAST_FACTOR = 1.2
+"""From one aspect ratio to the next. Shapes of one area whose ratios are nearer have an IoU above 0.84: one does for both."""
 THRESHOLDS = (0.5, 0.6, 0.7)
 """IoU with its best anchor from which on an object counts as recalled."""
 
@@ -91,6 +93,24 @@ def fit_shapes(shapes: np.ndarray, num_sizes: int, num_ratios: int) -> AnchorFit
         fit = _measured(shapes, sizes, ratios)
         best = max(best, fit, key=lambda one: one.mean_iou)
     return best
+
+
+def fit_distinct_shapes(shapes: np.ndarray, num_sizes: int, num_ratios: int) -> AnchorFit:
+    """As `fit_shapes`, with as many of the ratios as are `LEAST_FACTOR` apart.
+
+    Args:
+        shapes: [n, 2] width and height of the objects in pixels.
+        num_sizes: how many sizes.
+        num_ratios: how many aspect ratios at most.
+
+    Raises:
+        ValueError: there are fewer objects than sizes or ratios.
+    """
+    fit = fit_shapes(shapes, num_sizes, num_ratios)
+    ratios = np.array(fit.aspect_ratios)
+    if (ratios[1:] < LEAST_FACTOR * ratios[:-1]).any():
+        return fit_distinct_shapes(shapes, num_sizes, num_ratios - 1)
+    return fit
 
 
 def anchor_recall(

@@ -1,6 +1,7 @@
 """`frcnn fit-anchors` on the synthetic shapes."""
 
 import re
+from itertools import pairwise
 
 import pytest
 
@@ -26,6 +27,17 @@ def test_the_fitted_anchors_cover_the_objects_better(shapes, monkeypatch, capsys
     sizes = [float(size) for size in re.findall(r"\[([0-9.]+)\]", printed.split("sizes:")[1].split("aspect")[0])]
     assert len(sizes) == 5
     assert sizes == sorted(sizes)
+
+
+def test_nearly_equal_ratios_are_not_proposed(shapes, monkeypatch, capsys):
+    monkeypatch.setenv("FRCNN_DATASETS", str(shapes))
+    capsys.readouterr()
+    assert main(["fit-anchors", "--config-file", "configs/quickstart.yaml", "--num-ratios", "12"]) == 0
+    printed = capsys.readouterr().out
+    ratios = [float(ratio) for ratio in printed.split("aspect_ratios: [")[1].split("]")[0].split(",")]
+    assert 1 <= len(ratios) < 12
+    assert all(second / first > 1.1 for first, second in pairwise(ratios))  # rounded to two digits
+    assert f"{len(ratios)} aspect ratios are proposed, not 12: of more, two would be nearer" in printed
 
 
 def test_mistakes_are_one_line(capsys):

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from frcnn.inspect.fit_anchors import anchor_recall, fit_shapes, shape_iou
+from frcnn.inspect.fit_anchors import anchor_recall, fit_distinct_shapes, fit_shapes, shape_iou
 from frcnn.modeling.anchors import GridAnchorGenerator
 
 
@@ -28,6 +28,22 @@ def test_the_centre_of_a_cluster_is_its_geometric_mean():
     fit = fit_shapes(np.array([[8.0, 8], [32, 32]]), num_sizes=1, num_ratios=1)
     assert fit.sizes == pytest.approx((16,))
     assert fit.mean_iou == pytest.approx(0.25)  # 64 / 256 and 256 / 1024
+
+
+def test_ratios_that_are_nearly_equal_become_one():
+    """Heights over widths of 0.98, 1.02 and 4: the first two are a factor of 1.04 apart, and one ratio near 1 does for both."""
+    ratios = np.repeat(np.sqrt([0.98, 1 / 0.98, 4.0]), 10)  # [n]
+    shapes = 32 * np.stack([1 / ratios, ratios], axis=1)
+    assert fit_shapes(shapes, num_sizes=1, num_ratios=3).aspect_ratios == pytest.approx((0.98, 1 / 0.98, 4))
+    near_one, four = fit_distinct_shapes(shapes, num_sizes=1, num_ratios=3).aspect_ratios
+    assert 0.979 < near_one < 1.021
+    assert four == pytest.approx(4)
+
+
+def test_ratios_a_fourth_apart_stay_two():
+    ratios = np.repeat(np.sqrt([1.0, 1.25]), 10)
+    shapes = 32 * np.stack([1 / ratios, ratios], axis=1)
+    assert fit_distinct_shapes(shapes, num_sizes=1, num_ratios=2).aspect_ratios == pytest.approx((1, 1.25))
 
 
 @settings(max_examples=40, deadline=None)
