@@ -134,3 +134,16 @@ def test_group_norm_of_a_channels_last_map_behind_frozen_layers():
     image = torch.randn(2, 5, 5, 8).permute(0, 3, 1, 2)
     norm(image).square().sum().backward()
     assert norm.weight.grad.shape == (8,)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 1)])
+def test_a_step_over_one_column_has_the_right_gradient_in_bfloat16(size):
+    """torch's own is NaN or garbage in most tries."""
+    for _ in range(10):
+        conv, x = ConvNorm(16, 16, 3, stride=2), torch.randn(2, 16, *size)
+        (expected,) = torch.autograd.grad(conv(x).sum(), conv.weight)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            y = conv(x)
+        assert y.dtype == torch.bfloat16
+        (found,) = torch.autograd.grad(y.float().sum(), conv.weight)
+        torch.testing.assert_close(found, expected)
