@@ -11,8 +11,11 @@ import yaml
 
 from frcnn.assembly import build_model
 from frcnn.config.dump import dump
+from frcnn.config.problems import ConfigError
 from frcnn.data.roles import Category
+from frcnn.detectron2.settings import Settings
 from frcnn.detectron2.translate import translate
+from frcnn.detectron2.wording import by_their_keys
 from frcnn.errors import UserError
 from frcnn.experiment import Config
 
@@ -36,8 +39,12 @@ def import_config(
     if Path(output).exists():
         raise UserError(f"--output {output}: is there already; choose another name, or remove it")
     plain = translate(source, leave_out)
-    config = Config.from_text(yaml.safe_dump(plain, sort_keys=False), str(source))
-    experiment = config.build()
+    try:
+        config = Config.from_text(yaml.safe_dump(plain, sort_keys=False), str(source))
+        experiment = config.build()
+    except ConfigError as error:
+        told = by_their_keys(error.problems, plain, Settings.read(source)[0])
+        raise UserError("\n".join(told)) from error
     number = experiment.num_classes or 80
     with torch.device("meta"):
         model = build_model(experiment, [Category(i + 1, str(i)) for i in range(number)], torch.device("meta"))

@@ -10,6 +10,7 @@ from frcnn.detectron2.settings import Settings
 
 _FPN_BACKBONE = "build_resnet_fpn_backbone"
 _BOTTLENECKS = (50, 101, 152)
+_DEPTHS = (18, 34, *_BOTTLENECKS)
 
 
 def model(s: Settings) -> dict[str, Any]:
@@ -49,8 +50,11 @@ def _backbone(s: Settings) -> dict[str, Any]:
         node |= {"groups": groups, "width_per_group": width}
     elif width != 64:
         node["width_per_group"] = width
+    depths = _DEPTHS if groups == 1 else _BOTTLENECKS
+    if depth not in depths:
+        s.refuse("MODEL.RESNETS.DEPTH", f"with NUM_GROUPS {groups} it must be one of {', '.join(map(str, depths))}")
     stem = s["MODEL.RESNETS.STEM_OUT_CHANNELS"]
-    if s["MODEL.RESNETS.RES2_OUT_CHANNELS"] != (4 * stem if depth in _BOTTLENECKS else stem):
+    if depth in depths and s["MODEL.RESNETS.RES2_OUT_CHANNELS"] != (4 * stem if depth in _BOTTLENECKS else stem):
         s.refuse(
             "MODEL.RESNETS.RES2_OUT_CHANNELS",
             "res2 follows from the stem here: four times as wide, with a depth below "
@@ -149,10 +153,15 @@ def _anchor_generator(s: Settings) -> dict[str, Any]:
         )
     s.without_effect("MODEL.ANCHOR_GENERATOR.ANGLES")
     levels = len(s["MODEL.RPN.IN_FEATURES"])
-    sizes, ratios = s["MODEL.ANCHOR_GENERATOR.SIZES"], s["MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS"]
+    sizes, ratios = (_lists(s[f"MODEL.ANCHOR_GENERATOR.{key}"]) for key in ("SIZES", "ASPECT_RATIOS"))
     return {
         "name": "GridAnchorGenerator",
         "sizes": sizes * levels if len(sizes) == 1 else sizes,
         "aspect_ratios": ratios[0] if len(ratios) == 1 else ratios,
         "offset": s["MODEL.ANCHOR_GENERATOR.OFFSET"],
     }
+
+
+def _lists(values: tuple[Any, ...]) -> tuple[tuple[float, ...], ...]:
+    """A list of numbers is one list for all levels."""
+    return values if any(isinstance(value, tuple) for value in values) else (values,)

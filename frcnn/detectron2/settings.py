@@ -11,6 +11,7 @@ from frcnn.config.merge import load_nodes
 from frcnn.config.problems import Mark, Problem, join, nearest
 from frcnn.config.tree import ListNode, MapNode, Node, Scalar
 from frcnn.detectron2.defaults import DEFAULTS, FIXED
+from frcnn.detectron2.forms import wrong_form, wrong_length
 from frcnn.errors import UserError
 
 _WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False, "null": None, "~": None}
@@ -29,11 +30,16 @@ class Settings:
     Args:
         root: the merged nodes.
         source: the file, for messages about what no file says.
+
+    Attributes:
+        given: key -> (value, where it was written).
+        latest: the key that was asked for last.
     """
 
     def __init__(self, root: MapNode, source: str) -> None:
         self.source = source
         self.given = dict(_leaves(root, ""))
+        self.latest = ""
         self._asked: set[str] = set()
         self._refused: dict[str, str] = {}
 
@@ -46,6 +52,7 @@ class Settings:
     def __getitem__(self, key: str) -> Any:
         """The value of a key: as written, or detectron2's default."""
         self._asked.add(key)
+        self.latest = key
         return self.given[key][0] if key in self.given else DEFAULTS[key]
 
     def written(self, key: str) -> Any:
@@ -63,6 +70,18 @@ class Settings:
         """A value that has no counterpart."""
         self._asked.add(key)
         self._refused.setdefault(key, reason)
+
+    def malformed(self) -> list[Problem]:
+        """Every value that has not the form of detectron2's default: a translation would stumble over it."""
+        problems = []
+        for key, (value, mark) in self.given.items():
+            whole = next((known for known in DEFAULTS if key.startswith(f"{known}.")), None)
+            if whole is not None:
+                message = f"expected one value such as {DEFAULTS[whole]!r}, got a mapping with {key[len(whole) + 1 :]}"
+                problems.append(Problem(mark, whole, message))
+            elif message := wrong_form(key, value) or wrong_length(key, value) or "":
+                problems.append(Problem(mark, key, message))
+        return problems
 
     def problems(self, left_out: set[str]) -> list[Problem]:
         """Every key that is not carried over, with its reason, but for those that the user gave up.

@@ -32,6 +32,8 @@ def translate(path: str | os.PathLike[str], leave_out: Collection[str] = ()) -> 
         raise UserError(
             f"{path}: has none of detectron2's sections MODEL, SOLVER and DATASETS: is it a detectron2 YAML?"
         )
+    if malformed := settings.malformed():
+        raise ConfigError(problems + malformed)
     try:
         config = {
             "data": data(settings),
@@ -44,10 +46,8 @@ def translate(path: str | os.PathLike[str], leave_out: Collection[str] = ()) -> 
             **top_level(settings),
         }
     except (TypeError, ValueError, IndexError, ZeroDivisionError) as error:
-        wrong = problems + settings.problems(set(leave_out))
-        first = "\n".join(map(str, wrong))
         raise UserError(
-            f"{path}: a value has not the form that detectron2 gives it: {error}\n{first}".rstrip()
+            f"{path}: a value has not the form that detectron2 gives it, {settings.latest} or one near it: {error}"
         ) from error
     problems += settings.problems(set(leave_out))
     if problems:

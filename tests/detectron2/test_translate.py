@@ -260,12 +260,67 @@ def test_bad_files_are_told_in_a_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"x.yaml:1: _BASE_: .*Base-RCNN-FPN.yaml: No such file"):
         translate(path)
     path.write_text("MODEL: {RPN: {IOU_THRESHOLDS: 3}}\n")
-    with pytest.raises(UserError, match="a value has not the form that detectron2 gives it"):
+    with pytest.raises(
+        UserError, match=r"x.yaml:1: MODEL.RPN.IOU_THRESHOLDS: expected a list such as \(0.3, 0.7\), got 3"
+    ):
         translate(path)
     evil = "MODEL:\n  ANCHOR_GENERATOR:\n    SIZES: !!python/object/apply:os.system ['exit']\n"
     path.write_text(evil)
     with pytest.raises(UserError, match=r"tags such as .* mean nothing here"):
         translate(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("MODEL: {RPN: {NMS_THRESH: high}}", "MODEL.RPN.NMS_THRESH: expected a number such as 0.7, got 'high'"),
+        ("MODEL: {RPN: {IOU_THRESHOLDS: [0.3]}}", "MODEL.RPN.IOU_THRESHOLDS: expected 2 values such as (0.3, 0.7), got (0.3,)"),
+        ("SOLVER: {STEPS: {first: 3}}", "SOLVER.STEPS: expected one value such as (30000,), got a mapping with first"),
+        ("SOLVER: {STEPS: [a]}", "SOLVER.STEPS: expected a list such as (30000,), got ('a',)"),
+        ("SOLVER: {STEPS: '3, a'}", "SOLVER.STEPS: expected a list such as (30000,), got '3, a'"),
+        ("SOLVER: {NESTEROV: 1}", "SOLVER.NESTEROV: expected True or False such as False, got 1"),
+    ],
+)  # fmt: skip
+def test_a_value_of_another_form_is_told_by_detectron2s_key(tmp_path: Path, capsys, line: str, message: str) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(f"MODEL: {{WEIGHTS: a.pkl}}\n{line}\n" if line.startswith("S") else f"\n{line}\n")
+    assert main(["import-config", str(path), "--output", str(tmp_path / "out.yaml")]) == 2
+    assert capsys.readouterr().err == f"error: {path}:2: {message}\n"
+
+
+def test_a_value_that_our_components_refuse_is_told_by_detectron2s_key(tmp_path: Path, capsys) -> None:
+    path = write_file(tmp_path, "x", with_changes("faster_rcnn_R_50_FPN_1x", MODEL__RPN__NMS_THRESH=1.7))
+    line = 1 + next(i for i, text in enumerate(path.read_text().splitlines()) if "NMS_THRESH" in text)
+    assert main(["import-config", str(path), "--output", str(tmp_path / "out.yaml")]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(
+        f"error: {path}:{line}: MODEL.RPN.NMS_THRESH: 1.7 makes no config of ours: model.proposal_gen"
+    )
+    assert "iou_threshold" in told
+    assert told.count("\n") == 1
+
+
+def test_a_mistake_whose_key_is_not_known_names_no_line(tmp_path: Path, capsys) -> None:
+    changes = {"MODEL__ANCHOR_GENERATOR__SIZES": [[32], [64]]}
+    path = write_file(tmp_path, "x", with_changes("faster_rcnn_R_50_FPN_1x", **changes))
+    assert main(["import-config", str(path), "--output", str(tmp_path / "out.yaml")]) == 2
+    assert "sizes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("groups", "allowed"), [(1, "18, 34, 50, 101, 152"), (32, "50, 101, 152")])
+def test_a_depth_that_no_resnet_has(tmp_path: Path, groups: int, allowed: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        translated(tmp_path, MODEL__RESNETS__DEPTH=51, MODEL__RESNETS__NUM_GROUPS=groups)
+    (problem,) = caught.value.problems
+    assert problem.path == "MODEL.RESNETS.DEPTH"
+    assert problem.message.endswith(f"it must be one of {allowed}")
+
+
+def test_one_list_of_anchor_sizes_is_for_every_level(tmp_path: Path) -> None:
+    changes = {"MODEL__ANCHOR_GENERATOR__SIZES": [32, 64], "MODEL__ANCHOR_GENERATOR__ASPECT_RATIOS": [1.0]}
+    anchors = translated(tmp_path, **changes)["model"]["proposal_generator"]["anchor_generator"]
+    assert anchors["sizes"] == ((32, 64),) * 5
+    assert anchors["aspect_ratios"] == (1.0,)
 
 
 def test_files_are_read_as_detectron2_reads_them(tmp_path: Path) -> None:
