@@ -10,6 +10,7 @@ from frcnn.data.roles import Dataset
 from frcnn.data.samples import SampleSource
 from frcnn.data.stream import Draw
 from frcnn.errors import UserError
+from frcnn.evaluation.checks import require_distinct_image_ids
 from frcnn.evaluation.read_results import load_coco_results
 from frcnn.experiment import Experiment
 from frcnn.inspect.draw import draw_objects, save_image
@@ -67,10 +68,12 @@ def save_results_gallery(
         the files written, the contact sheet last.
 
     Raises:
-        UserError: the results cannot be read, or are of another data set.
+        UserError: the results cannot be read, or are of another data set, or images of the data set share an id.
     """
     detections = load_coco_results(results, dataset.categories)
-    known = set(dataset.ground_truth().image_ids.tolist())
+    ground_truth = dataset.ground_truth()
+    require_distinct_image_ids(ground_truth)
+    known = set(ground_truth.image_ids.tolist())
     strange = [image_id for image_id in detections if image_id not in known]
     if strange:
         raise UserError(

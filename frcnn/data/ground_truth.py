@@ -68,7 +68,7 @@ def selected(ground_truth: GroundTruth, images: np.ndarray) -> GroundTruth:
 
 
 def concatenated(parts: Sequence[GroundTruth], categories: Sequence[Category]) -> GroundTruth:
-    """The ground truth of several data sets, whose images have different ids, behind one another.
+    """The ground truth of several data sets behind one another.
 
     Args:
         parts: of each, all with the same classes.

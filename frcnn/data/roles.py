@@ -64,7 +64,8 @@ class GroundTruth:
 
     Args:
         categories: K categories; class k is `categories[k]`.
-        image_ids: [n] int64, in the order of the data set.
+        image_ids: [n] int64, in the order of the data set. Two images of data sets put together may have the same one:
+            objects name their image by its place, and evaluators, which join detections by id, refuse such a set.
         image_sizes: [n, 2] int64 (h, w) of the files.
         image_index: [m] int64, which of the n images each object is in; ascending.
         classes: [m] int64 in 0..K-1.

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from frcnn.data.known_categories import KNOWN_CATEGORIES
 from frcnn.errors import UserError
+
+VOC_NAME = re.compile(r"([12][0-9]{3}_)?[0-9]{6}")
+"""As the images of VOC 2007, and of the later years, are called."""
 
 
 def voc_to_coco(folder: Path, split: str) -> dict[str, Any]:
@@ -35,7 +40,7 @@ def voc_to_coco(folder: Path, split: str) -> dict[str, Any]:
     names = listed.read_text(encoding="utf-8").split()
     if not names:
         raise UserError(f"{listed}: names no image")
-    for image_id, name in enumerate(names, start=1):
+    for image_id, name in zip(_image_ids(names), names, strict=True):
         path = folder / "Annotations" / f"{name}.xml"
         try:
             root = ElementTree.parse(path).getroot()
@@ -48,6 +53,13 @@ def voc_to_coco(folder: Path, split: str) -> dict[str, Any]:
             annotations.append({"id": len(annotations) + 1, "image_id": image_id, **annotation})
     listed_categories = [{"id": category.id, "name": category.name} for category in categories]
     return {"images": images, "annotations": annotations, "categories": listed_categories}
+
+
+def _image_ids(names: list[str]) -> Sequence[int]:
+    """The names as numbers, 2008_000002 as 2008000002, so that no two years share an id; of other names, 1, 2, ..."""
+    if all(VOC_NAME.fullmatch(name) for name in names) and len(set(names)) == len(names):
+        return [int(name.replace("_", "")) for name in names]
+    return range(1, len(names) + 1)
 
 
 def _annotation(node: ElementTree.Element, ids: dict[str, int]) -> dict[str, Any]:

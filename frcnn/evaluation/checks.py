@@ -12,14 +12,30 @@ from frcnn.evaluation.columns import DetectionColumns
 from frcnn.structures import Detections
 
 
+def require_distinct_image_ids(ground_truth: GroundTruth) -> None:
+    """Detections are joined with the ground truth by image id: no two images may share one.
+
+    Raises:
+        UserError: some do, as in data sets put together that each count from 1.
+    """
+    ids, counts = np.unique(ground_truth.image_ids, return_counts=True)
+    shared = ids[counts > 1]
+    if len(shared):
+        raise UserError(
+            f"{len(shared)} image ids are those of several images of the data set (the first: {shared[0]}), so their detections"
+            " cannot be told apart; give each part of a ConcatDataset an entry of its own under data.test"
+        )
+
+
 def checked_columns(
     ground_truth: GroundTruth, detections: Mapping[int, Detections]
 ) -> tuple[DetectionColumns, list[str]]:
     """The detections that can be evaluated, and what there is to say of the others.
 
     Raises:
-        UserError: detections name images or classes that the data set does not have.
+        UserError: detections name images or classes that the data set does not have, or images of it share an id.
     """
+    require_distinct_image_ids(ground_truth)
     known = set(ground_truth.image_ids.tolist())
     unknown = [image_id for image_id in detections if image_id not in known]
     if unknown:

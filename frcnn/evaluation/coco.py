@@ -61,6 +61,7 @@ class CocoEvaluator(Evaluator):
     def check(self, detection_fields: Collection[str]) -> None:
         """See Evaluator."""
         require_fields(self.tasks, detection_fields)
+        super().check(detection_fields)
         ground_truth = self.dataset.ground_truth()
         if "segm" in self.tasks:
             self._masks_of(ground_truth)

@@ -66,6 +66,7 @@ class LVISEvaluator(Evaluator):
     def check(self, detection_fields: Collection[str]) -> None:
         """See Evaluator."""
         require_fields(self.tasks, detection_fields)
+        super().check(detection_fields)
         ground_truth = self.dataset.ground_truth()
         _require_federated(ground_truth)
         if "segm" in self.tasks:

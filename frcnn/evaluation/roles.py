@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from frcnn.config import Registry
 from frcnn.data.roles import Dataset
+from frcnn.evaluation.checks import require_distinct_image_ids
 from frcnn.structures import Detections
 
 Metrics = dict[str, float | None]
@@ -78,12 +79,15 @@ class Evaluator:
     def check(self, detection_fields: Collection[str]) -> None:
         """Asked once, before anything runs: do the model and the data set have what these metrics need?
 
+        Here: can the images be told apart by their ids? A class that needs more asks that too, and this.
+
         Args:
             detection_fields: what the model fills beside boxes, scores and classes: "masks", "keypoints".
 
         Raises:
             UserError: one of the two lacks something; the message says what, and what to do.
         """
+        require_distinct_image_ids(self.dataset.ground_truth())
 
     def __call__(self, detections: Mapping[int, Detections], *, weights_loaded: bool | None = None) -> EvaluationResult:
         """Compares detections with the data set's ground truth.

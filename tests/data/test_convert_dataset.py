@@ -10,6 +10,7 @@ import pytest
 
 from frcnn.cli.main import main
 from frcnn.data.coco import CocoDataset
+from frcnn.data.voc import voc_to_coco
 
 VOC_XML = """<annotation><size><width>50</width><height>40</height><depth>3</depth></size>
 <object><name>dog</name><difficult>0</difficult><bndbox><xmin>11</xmin><ymin>6</ymin><xmax>30</xmax><ymax>25</ymax></bndbox>
@@ -39,6 +40,18 @@ def test_voc(voc: Path, tmp_path: Path, capsys) -> None:
     ground_truth = dataset.ground_truth()
     assert ground_truth.difficult is not None
     assert ground_truth.difficult.tolist() == [False, True]
+
+
+def test_ids_of_voc_are_the_names_so_that_no_two_years_share_one(voc: Path) -> None:
+    def ids(*names: str) -> list[int]:
+        (voc / "ImageSets/Main/val.txt").write_text("\n".join(names))
+        for name in names:
+            (voc / f"Annotations/{name}.xml").write_text(VOC_XML)
+        return [image["id"] for image in voc_to_coco(voc, "val")["images"]]
+
+    assert ids("000005", "000012") == [5, 12]
+    assert ids("2008_000002", "2008_000005") == [2008000002, 2008000005]
+    assert ids("mine_7", "000005") == [1, 2]
 
 
 def test_voc_files_that_are_not(voc: Path, tmp_path: Path, capsys) -> None:

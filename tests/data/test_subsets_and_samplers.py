@@ -15,6 +15,9 @@ from frcnn.data.roles import Category, Dataset, GroundTruth, Sample
 from frcnn.data.stream import batch_stream
 from frcnn.data.subsets import ConcatDataset, FewShotDataset, KFoldDataset
 from frcnn.errors import UserError
+from frcnn.evaluation.coco import CocoEvaluator
+from frcnn.evaluation.proposals import ProposalEvaluator
+from frcnn.evaluation.voc import VOCEvaluator
 
 
 class Listed(Dataset):
@@ -67,8 +70,44 @@ def test_concatenated_sets_are_one_behind_the_other():
 def test_sets_that_do_not_go_together_are_refused():
     with pytest.raises(UserError, match=r"datasets.1 has the categories x, but datasets.0 has a, b, c"):
         _ = ConcatDataset(datasets=[Listed([[0]]), Listed([[0]], names=("x",))]).categories
-    with pytest.raises(UserError, match="2 image ids are in more than one of the data sets"):
-        ConcatDataset(datasets=[Listed([[0], [1]]), Listed([[0], [1], [2]])]).ground_truth()
+
+
+def with_equal_ids():
+    """Images 0, 1, 0, 1, 2. Class 0 is in the first four, class 1 in the second and the third, class 2 in the last."""
+    return ConcatDataset(datasets=[Listed([[0], [0, 1]]), Listed([[0, 1], [0], [2]])])
+
+
+def test_a_training_set_may_have_an_id_twice():
+    both = with_equal_ids()
+    assert [both[i].image_id for i in range(5)] == [0, 1, 0, 1, 2]
+    truth = both.ground_truth()
+    assert [images.tolist() for images in images_by_class(truth)] == [[0, 1, 2, 3], [1, 2], [4]]
+    assert [classes.tolist() for classes in classes_by_image(truth)] == [[0], [0, 1], [0, 1], [0], [2]]
+
+
+def test_images_of_equal_ids_are_sampled_by_their_place():
+    """Of 5 images 4, 2 and 1 hold classes 0, 1 and 2: at threshold 0.8 their factors are 1, sqrt(0.8 / 0.4) and 2."""
+    factors = RepeatFactorSampler(with_equal_ids(), threshold=0.8).factors
+    assert factors == pytest.approx([1, 2**0.5, 2**0.5, 1, 2])
+    assert [i.tolist() for i in ClassAwareSampler(with_equal_ids()).images_of_class] == [[0, 1, 2, 3], [1, 2], [4]]
+
+
+def test_few_shots_of_images_of_equal_ids():
+    """Two objects of class 1 are in images 1 and 2, which bring two of class 0; class 2 has one object, in image 4."""
+    few = FewShotDataset(dataset=with_equal_ids(), shots=2)
+    assert few.index.tolist() == [1, 2, 4]
+    assert [few[i].image_id for i in range(3)] == [1, 0, 2]
+    assert few.ground_truth().classes.tolist() == [0, 1, 0, 1, 2]
+
+
+@pytest.mark.parametrize("evaluator", [CocoEvaluator, ProposalEvaluator, VOCEvaluator])
+def test_images_of_equal_ids_cannot_be_evaluated(evaluator):
+    message = r"2 image ids are those of several images of the data set \(the first: 0\)"
+    with pytest.raises(UserError, match=message):
+        evaluator(with_equal_ids()).check(set())
+    with pytest.raises(UserError, match=message):
+        evaluator(with_equal_ids())({})
+    evaluator(ConcatDataset(datasets=[Listed([[0]]), Listed([[0]], first_id=1)])).check(set())
 
 
 @settings(max_examples=30, deadline=None)

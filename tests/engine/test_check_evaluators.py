@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -25,7 +26,8 @@ class Boxes(Detector):
 
 
 def masks_asked_for() -> TestSet:
-    dataset = SimpleNamespace(ground_truth=lambda: SimpleNamespace(segmentation=None, keypoints=None))
+    ground_truth = SimpleNamespace(image_ids=np.arange(2), segmentation=None, keypoints=None)
+    dataset = SimpleNamespace(ground_truth=lambda: ground_truth)
     return TestSet("val", dataset, [], CocoEvaluator(dataset, tasks=("segm",)))
 
 
