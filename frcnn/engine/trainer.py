@@ -166,7 +166,10 @@ class Trainer:
         if limit is None:
             return None
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        return nn.utils.clip_grad_norm_(parameters, limit)
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        # scaled by a norm of NaN, every gradient would be NaN, and nobody could tell which one was
+        nn.utils.clip_grads_with_norm_(parameters, limit, norm.nan_to_num(nan=0.0, posinf=math.inf))
+        return norm
 
     def _set_learning_rate(self) -> float:
         factor = self.schedule(self.iteration, self.max_iterations, self.epoch_length)

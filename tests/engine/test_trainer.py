@@ -9,7 +9,7 @@ from frcnn.engine.durations import Duration
 from frcnn.engine.hooks import EMA, LogMetrics, NaNGuard, Profile, SaveCheckpoint, SavePictures
 from frcnn.engine.metrics import MetricsFile
 from frcnn.engine.options import StepFacts
-from frcnn.engine.roles import Hook
+from frcnn.engine.roles import Hook, Schedule
 from frcnn.engine.trainer import total_loss
 from frcnn.errors import UserError
 
@@ -144,11 +144,37 @@ def poisoned_gradient(iteration, value=float("nan")):
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_gradient_that_is_not_finite_stops_before_the_weights_change(toy, value, clip):
     trainer = toy({"guard": NaNGuard(), "poison": poisoned_gradient(2, value)}, clip_grad_norm=clip)
-    with pytest.raises(UserError, match="iteration 2: the gradient is not a finite number") as caught:
+    with pytest.raises(UserError, match="iteration 2: the gradient of bias is not a finite number") as caught:
         trainer.train()
     assert "No checkpoint had been saved yet" in str(caught.value)
     assert trainer.iteration == 2
     assert all(torch.isfinite(value) for value in trainer.model.state_dict().values())
+
+
+def test_the_learning_rate_is_not_blamed_before_it_has_changed_anything(toy):
+    trainer = toy({"guard": NaNGuard()})
+    trainer.model.bias.register_hook(lambda gradient: gradient * float("nan"))
+    with pytest.raises(
+        UserError, match=r"iteration 0: the gradient of bias (.|\n)*learning rate has hardly changed a weight"
+    ):
+        trainer.train()
+
+
+class SlowStart(Schedule):
+    """A tenth of the learning rate, then two tenths, ..."""
+
+    def __call__(self, iteration, total, epoch_length):
+        return min(1.0, 0.1 * (iteration + 1))
+
+
+@pytest.mark.parametrize(("iteration", "blamed"), [(1, False), (3, False), (5, True), (11, True)])
+def test_the_learning_rate_is_not_blamed_while_it_is_low(toy, iteration, blamed):
+    hooks = {"guard": NaNGuard(), "poison": poisoned_gradient(iteration)}
+    trainer = toy(hooks, duration="12it", schedule=SlowStart())
+    with pytest.raises(UserError) as caught:
+        trainer.train()
+    assert ("Likely the learning rate is too high" in str(caught.value)) == blamed
+    assert ("learning rate has hardly changed a weight" in str(caught.value)) != blamed
 
 
 def test_a_failing_step_is_not_saved_and_the_last_checkpoint_stays(toy, tmp_path):
