@@ -9,6 +9,7 @@ from frcnn.config.detectron2_keys import OURS
 from frcnn.config.merge import merge
 from frcnn.config.problems import Mark
 from frcnn.config.tree import ListNode, MapNode, Node, parse
+from frcnn.detectron2.defaults import DEFAULTS
 from frcnn.errors import UserError
 
 
@@ -163,3 +164,21 @@ def test_detectron2_keys_are_answered_with_ours():
         "x.yaml:4: SOLVER.BASE_LR: this is detectron2's name; here it is optimizer.lr",
     ]
     assert len(OURS) >= 25
+
+
+def test_a_detectron2_key_of_another_section_gets_no_hint():
+    """All that we know of detectron2's keys: what has no counterpart of its own is not answered with a stranger's."""
+    for key in DEFAULTS.keys() - OURS.keys():
+        (answer,) = problems("x: 1\n", f"{key}=1")
+        assert answer.endswith("this looks like a key of detectron2, and there is none of that name here"), answer
+
+
+def test_a_detectron2_file_is_told_so_in_one_line(tmp_path):
+    (tmp_path / "Base.yaml").write_text("VERSION: 2\nSOLVER: {BASE_LR: 0.02}\n")
+    path = tmp_path / "theirs.yaml"
+    path.write_text("_BASE_: Base.yaml\nMODEL:\n  MASK_ON: true\n  FPN: {IN_FEATURES: [res2]}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_tree(path, ["seed=3"])
+    assert str(caught.value) == (
+        f"{path}:1: this is a config of detectron2; `frcnn import-config {path} --output OURS.yaml` writes ours for it"
+    )
