@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -61,9 +62,11 @@ def _require(fields: frozenset[str], where: str, dataset: Dataset) -> None:
     missing = sorted(fields - dataset.provides)
     if missing:
         value = "FILE" if missing[0] == "proposals" else "true"
+        has_option = missing[0] in inspect.signature(type(dataset)).parameters
         raise UserError(
-            f"the model needs {' and '.join(missing)}, which {where}.dataset does not give; set "
-            f"{where}.dataset.{missing[0]}={value}, or take the part that needs them out of the model"
+            f"the model needs {' and '.join(missing)}, which {where}.dataset does not give; "
+            + (f"set {where}.dataset.{missing[0]}={value}" if has_option else "choose a data set that does")
+            + ", or take the part that needs them out of the model"
         )
 
 

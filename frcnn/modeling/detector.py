@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from frcnn.config import Factory
+from frcnn.modeling.agreement import check_box_dim, check_proposal_type
 from frcnn.modeling.roles import DETECTORS, Backbone, Detector, Features, Neck, ProposalGenerator, ROIHeads
 from frcnn.ops.boxes import clip_boxes, large_mask
 from frcnn.structures import Batch, Detections, Output, Proposals
@@ -75,6 +76,9 @@ class FasterRCNN(Detector):
             asked = math.lcm(asked, neck.size_divisibility)
         self.proposal_generator = proposal_generator(shapes)
         self.roi_heads = None if roi_heads is None else roi_heads(shapes, num_classes)
+        if self.roi_heads is not None:
+            check_proposal_type(self.proposal_generator, self.roi_heads)
+        check_box_dim(self)
         self.size_divisibility = asked if size_divisibility is None else size_divisibility
 
     def forward(self, batch: Batch) -> Output:

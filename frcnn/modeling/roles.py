@@ -37,7 +37,15 @@ SharedFeatures = Callable[[Sequence[Tensor]], Tensor]
 
 
 class Role(nn.Module):
-    """A part that can be exchanged. Tells type checkers and readers that calling it runs `forward`."""
+    """A part that can be exchanged. Tells type checkers and readers that calling it runs `forward`.
+
+    `box_dim` is how many numbers a box has that it works with, None if boxes are nothing to it: all parts of a detector
+    must agree. So a detector of other boxes refuses a part for x1 y1 x2 y2 when it is built, and the other way round.
+    """
+
+    @property
+    def box_dim(self) -> int | None:
+        return None
 
     def forward(self, *args: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} must define forward()")
@@ -45,6 +53,8 @@ class Role(nn.Module):
 
 class Detector(Role):
     """(num_classes) | Batch -> Output. Normalises, pads, and rescales detections to the original size."""
+
+    box_dim = 4
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -101,6 +111,7 @@ class Neck(Role):
 class AnchorGenerator(Role):
     """(strides) | (grid_sizes, padded_size) -> L x [N_l, 4], in the order y, x, anchor."""
 
+    box_dim = 4
     num_anchors: int
 
     def forward(self, grid_sizes: Sequence[tuple[int, int]], padded_size: tuple[int, int]) -> list[Tensor]:
@@ -121,6 +132,8 @@ class RPNOutput(NamedTuple):
 
 class RPNHead(Role):
     """(in_channels, num_anchors) | L feature maps -> RPNOutput."""
+
+    box_dim = 4
 
     def forward(self, features: Sequence[Tensor]) -> RPNOutput:
         return super().forward(features)
@@ -156,6 +169,7 @@ class Matcher(Role):
     `num_levels` is how many levels of candidates it must be given, None for any number.
     """
 
+    box_dim = 4
     num_levels: int | None = None
 
     def forward(self, candidates: Candidates, targets: Targets) -> Matches:
@@ -213,6 +227,7 @@ class NMS(Role):
     `needs_probabilities` says that scores must lie in 0..1, because they are changed and not only ranked.
     """
 
+    box_dim = 4
     needs_probabilities: bool = False
 
     def forward(self, boxes: Tensor, scores: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
@@ -223,10 +238,12 @@ class ProposalGenerator(Role):
     """(feature_shapes) | (features, batch) -> B Proposals, losses.
 
     `reads_proposals` says that it takes its proposals from the batch: a data set without them can then be refused, before
-    anything runs.
+    anything runs. `proposal_type` is what it gives: a subclass of Proposals if they bring more, for ROI heads that read it.
     """
 
+    box_dim = 4
     reads_proposals: bool = False
+    proposal_type: type[Proposals] = Proposals
 
     def forward(self, features: Features, batch: Batch) -> tuple[list[Proposals], dict[str, Tensor]]:
         return super().forward(features, batch)
@@ -235,6 +252,7 @@ class ProposalGenerator(Role):
 class ROIPooler(Role):
     """(feature_shapes) | (features, B x boxes [r, 4]) -> [R, C, resolution, resolution]."""
 
+    box_dim = 4
     out_channels: int
     resolution: int
 
@@ -270,6 +288,10 @@ class BoxPredictor(Role):
     box_coder: BoxCoder
     box_loss: BoxLoss
 
+    @property
+    def box_dim(self) -> int:
+        return self.box_coder.num_deltas
+
     def forward(self, box_features: Tensor) -> tuple[Tensor, Tensor]:
         return super().forward(box_features)
 
@@ -301,7 +323,13 @@ class BoxPredictor(Role):
 
 
 class ROIHeads(Role):
-    """(feature_shapes, num_classes) | (features, proposals, batch) -> B Detections or None, losses."""
+    """(feature_shapes, num_classes) | (features, proposals, batch) -> B Detections or None, losses.
+
+    `proposal_type` is what it must be given, a subclass of Proposals if it reads more of them than these have.
+    """
+
+    box_dim = 4
+    proposal_type: type[Proposals] = Proposals
 
     def forward(
         self, features: Features, proposals: Sequence[Proposals], batch: Batch
@@ -329,6 +357,7 @@ class ROIBranch(Role):
     refuse, before anything runs, a detector without it.
     """
 
+    box_dim = 4
     detection_fields: tuple[str, ...] = ()
 
     def forward(

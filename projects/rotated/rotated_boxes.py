@@ -17,6 +17,9 @@ from torch import Tensor
 
 from frcnn.ops.boxes import IOU_CHUNK_ELEMENTS, BoxCoder
 
+ROTATED_BOXES = "rotated_boxes"
+"""What a data set says that it provides, and a detector that it learns from."""
+
 PAIRS_AT_ONCE = 2**16
 """How many pairs are intersected at once: each takes 20 points, so some 10 MiB a step."""
 

@@ -69,6 +69,8 @@ class RotatedCocoDataset(Dataset):
             around the polygons of the object's `segmentation` instead, with its longer side as `w`.
     """
 
+    provides = frozenset({ops.ROTATED_BOXES})
+
     def __init__(self, *, annotations: str, images: str, straight_boxes: Literal["error", "fit"] = "error") -> None:
         self.annotations = annotations
         self.images = images

@@ -51,6 +51,8 @@ class RotatedROIAlign(MultiLevelPooler):
         canonical_level: log2 of the stride that this box is pooled at.
     """
 
+    box_dim = 5
+
     def __init__(
         self,
         feature_shapes: FeatureShapes,
@@ -159,6 +161,8 @@ class RotatedROIHeads(StandardROIHeads):
         append_gt: whether ground truths are added to the proposals in training.
     """
 
+    box_dim = 5
+
     def __init__(
         self,
         feature_shapes: FeatureShapes,
@@ -219,6 +223,12 @@ class RotatedRCNN(FasterRCNN):
         clip_detections: whether detections that are hardly turned are clipped to the original image, and empty ones
             dropped; a turned box cannot be clipped and stay a rectangle.
     """
+
+    box_dim = 5
+
+    @property
+    def fields_to_train(self) -> frozenset[str]:
+        return super().fields_to_train | {ops.ROTATED_BOXES}
 
     def to_original_size(
         self, detections: Detections, image_size: tuple[int, int], original_size: tuple[int, int]

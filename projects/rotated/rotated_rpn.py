@@ -35,6 +35,7 @@ class RotatedAnchorGenerator(roles.AnchorGenerator):
         offset: centre of the first anchor in strides from the image's corner; 0.5 is the middle of the first cell.
     """
 
+    box_dim = 5
     angles: Tensor
 
     def __init__(
@@ -77,6 +78,8 @@ class RotatedIoUMatcher(IoUMatcher):
             above 0.
     """
 
+    box_dim = 5
+
     def overlaps(self, gt_boxes: Tensor, boxes: Tensor) -> Iterator[tuple[int, Tensor]]:
         return ops.rotated_iou_chunks(gt_boxes, boxes)
 
@@ -89,6 +92,8 @@ class RotatedNMS(roles.NMS):
         iou_threshold: the largest IoU with a better box that is let through.
         class_agnostic: whether a better box of any class (in a proposal generator: of any level) suppresses.
     """
+
+    box_dim = 5
 
     def __init__(self, *, iou_threshold: float, class_agnostic: bool = False) -> None:
         super().__init__()
@@ -133,6 +138,8 @@ class RotatedRPNHead(ConvRPNHead):
         prior_probability: of an object at every anchor before training.
     """
 
+    box_dim = 5
+
     def __init__(
         self, in_channels: int, num_anchors: int, *, num_convs: int = 1, prior_probability: float = 0.5
     ) -> None:
@@ -161,6 +168,8 @@ class RotatedRPN(RegionProposalNetwork):
         post_nms_top_n: how many proposals of an image are kept.
         min_size: both sides of a proposal must be longer than this, in pixels of the network's input.
     """
+
+    box_dim = 5
 
     def __init__(
         self,

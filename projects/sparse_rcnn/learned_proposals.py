@@ -32,6 +32,8 @@ class LearnedProposals(ProposalGenerator):
         num_proposals: how many; the most objects that can be told apart in an image.
     """
 
+    proposal_type = LearnedRegions
+
     def __init__(self, feature_shapes: FeatureShapes, *, num_proposals: int = 100) -> None:
         super().__init__()
         if num_proposals < 1:

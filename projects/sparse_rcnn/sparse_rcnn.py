@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from pathlib import Path
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from frcnn.config import Factory
+from frcnn.config import Factory, import_file
 from frcnn.distributed import mean_count
 from frcnn.errors import UserError
 from frcnn.modeling import roles
@@ -22,6 +23,8 @@ from frcnn.modeling.roi_sampling import label_candidates, sampling_counts
 from frcnn.modeling.roles import BoxLoss, ClassLoss, Features, FeatureShapes, Matcher, ROIPooler
 from frcnn.ops.boxes import BoxCoder, clip_boxes
 from frcnn.structures import Batch, Candidates, Detections, Predictions, Proposals, Rois, ScoredBoxes, Targets
+
+LearnedRegions = import_file(Path(__file__).with_name("learned_proposals.py")).LearnedRegions
 
 
 class DynamicConv(nn.Module):
@@ -142,6 +145,8 @@ class SparseROIHeads(roles.ROIHeads):
         prior_probability: of each class before training, set by the biases.
     """
 
+    proposal_type = LearnedRegions
+
     def __init__(
         self,
         feature_shapes: FeatureShapes,
@@ -205,18 +210,9 @@ class SparseROIHeads(roles.ROIHeads):
 
         Args:
             features: maps [B, C, H, W].
-            proposals: B times P proposals with `features` [P, C] of their own, as LearnedProposals makes them.
-
-        Raises:
-            UserError: the proposals bring no features.
+            proposals: B times P LearnedRegions.
         """
-        learned = [p.features for p in proposals if hasattr(p, "features")]  # B x [P, C]
-        if len(learned) < len(proposals):
-            raise UserError(
-                "SparseROIHeads reads a learned feature of every proposal, but its proposals are boxes alone: "
-                "set model.proposal_generator to {name: LearnedProposals}, or choose other roi_heads"
-            )
-        proposal_features = torch.stack(learned)  # [B, P, C]
+        proposal_features = torch.stack([p.features for p in cast(Sequence[Any], proposals)])  # [B, P, C]
         boxes = torch.stack([p.boxes for p in proposals])  # [B, P, 4], learned through the losses of the first stage
         stages = []
         for stage in self.stages:

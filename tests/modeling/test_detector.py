@@ -1,6 +1,6 @@
 import itertools
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -155,6 +155,42 @@ class TwoProposals(ProposalGenerator):
         index = torch.tensor([7, 3])
         found = [Proposals(boxes, torch.tensor([0.0, -1.0]), torch.zeros_like(index), index) for _ in range(len(batch))]
         return found, {}
+
+
+@dataclass(frozen=True)
+class Named(Proposals):
+    names: list[str]
+
+
+class NamedProposals(NoProposals):
+    proposal_type = Named
+
+
+class ReadsNames(FixedBoxes):
+    proposal_type = Named
+
+
+class Cubes(FixedBoxes):
+    box_dim = 6
+
+
+class HasCubes(FixedBoxes):
+    def __init__(self, feature_shapes, num_classes):
+        super().__init__(feature_shapes, num_classes)
+        self.inner = Cubes(feature_shapes, num_classes)
+
+
+def test_roi_heads_that_read_more_of_a_proposal_than_is_given_are_refused():
+    make(proposal_generator=NamedProposals, roi_heads=ReadsNames)
+    make(proposal_generator=NamedProposals)  # to give more than is read is fine
+    with pytest.raises(ValueError, match="ReadsNames reads Named, but NoProposals gives Proposals: choose other"):
+        make(roi_heads=ReadsNames)
+
+
+def test_a_part_for_other_boxes_is_refused():
+    message = "FasterRCNN has boxes of 4 numbers, but its roi_heads.inner, Cubes, is for boxes of 6"
+    with pytest.raises(ValueError, match=message):
+        make(roi_heads=HasCubes)
 
 
 def test_without_roi_heads_the_proposals_are_the_detections():

@@ -13,6 +13,8 @@ from frcnn.ops.boxes import BoxCoder, paired_iou
 class _OverlapLoss(BoxLoss):
     """Compares decoded boxes with the ground truth, and not the deltas."""
 
+    box_dim = 4
+
     def __init__(self, *, loss_weight: float = 1.0) -> None:
         super().__init__()
         self.loss_weight = not_negative(loss_weight)

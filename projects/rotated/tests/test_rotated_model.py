@@ -6,7 +6,9 @@ import pytest
 import torch
 from torchvision.ops import roi_align
 
+from frcnn.assembly import require_data_for
 from frcnn.config import import_file
+from frcnn.errors import UserError
 from frcnn.experiment import read_config
 from frcnn.modeling.roles import RPNOutput
 from frcnn.structures import Batch, Candidates, Detections, FeatureShape, Proposals, ScoredBoxes, Targets
@@ -144,6 +146,37 @@ def test_detections_are_chosen_and_scaled_to_the_original_image():
     found = select(ScoredBoxes(boxes, torch.tensor([[0.9, 0.05], [0.8, 0.3], [0.7, 0.0]])))
     assert found.index.tolist() == [0, 2, 1]
     assert found.classes.tolist() == [0, 0, 1]
+
+
+STRAIGHT_MATCHER = "{name: IoUMatcher, high_threshold: 0.5, low_threshold: 0.5}"
+STRAIGHT_PREDICTOR = """{name: FastRCNNPredictor, box_coder: {weights: [10, 10, 5, 5]},
+    class_loss: {name: SoftmaxCrossEntropy}, box_loss: {name: L1Loss}}"""
+
+
+@pytest.mark.parametrize(
+    ("option", "what"),
+    [
+        (f"proposal_generator.matcher={STRAIGHT_MATCHER}", "proposal_generator.matcher, IoUMatcher"),
+        ("proposal_generator.head={name: ConvRPNHead}", "proposal_generator.head, ConvRPNHead"),
+        ("proposal_generator.nms={name: NMS, iou_threshold: 0.7}", "proposal_generator.suppress.nms, NMS"),
+        (f"roi_heads.matcher={STRAIGHT_MATCHER}", "roi_heads.matcher, IoUMatcher"),
+        ("roi_heads.pooler={name: ROIAlign, resolution: 7}", "roi_heads.box_roi_pool, ROIAlign"),
+        (f"roi_heads.box_predictor={STRAIGHT_PREDICTOR}", "roi_heads.box_predictor, FastRCNNPredictor"),
+        ("roi_heads.box_predictor.box_loss={name: GIoULoss}", "roi_heads.box_predictor.box_loss, GIoULoss"),
+    ],
+)
+def test_a_part_for_straight_boxes_is_refused_when_the_config_is_read(option, what):
+    with pytest.raises(UserError, match=f"has boxes of 5 numbers, but its {what}, is for boxes of 4"):
+        read_config(CONFIG, [f"model.{option}"]).build()
+
+
+def test_straight_data_are_refused_before_they_are_read():
+    straight = "data.train.dataset={name: CocoDataset, annotations: none.json, images: none}"
+    experiment = read_config(CONFIG, [straight]).build()
+    with pytest.raises(
+        UserError, match=r"needs rotated_boxes, which data.train.dataset does not give; choose a data set"
+    ):
+        require_data_for(experiment.model(2), experiment)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from frcnn.modeling.matchers import HungarianMatcher
 from frcnn.modeling.poolers import ROIAlign
 from frcnn.modeling.postprocess import Postprocess
 from frcnn.ops.boxes import BoxCoder
-from frcnn.structures import Batch, FeatureShape, Proposals, Targets
+from frcnn.structures import Batch, FeatureShape, Targets
 
 PROJECT = Path(__file__).parents[1]
 K, P, C = 2, 4, 8
@@ -160,11 +160,15 @@ def test_nothing_is_suppressed(project):
     assert scores.tolist() == pytest.approx([0.9, 0.5, 0.2])
 
 
-def test_proposals_without_features_are_refused(project):
-    index = torch.arange(P)
-    boxes_alone = [Proposals(torch.rand(P, 4), torch.zeros(P), index, index)] * 2
-    with pytest.raises(UserError, match=r"proposal_generator to \{name: LearnedProposals\}"):
-        make_heads(project)(features(), boxes_alone, make_batch(OBJECT, NOTHING))
+def test_a_region_proposal_network_before_these_heads_is_refused_when_the_config_is_read(tmp_path):
+    text = (PROJECT / "configs" / "shapes_sparse_rcnn.yaml").read_text()
+    lines = [line for line in text.splitlines() if not line.startswith("  proposal_generator:")]
+    with_rpn = "\n".join(lines).replace("../../..", str(PROJECT.parents[1])).replace("../", f"{PROJECT}/")
+    (tmp_path / "rpn.yaml").write_text(with_rpn)
+    with pytest.raises(
+        UserError, match=r"reads LearnedRegions, but RegionProposalNetwork gives Proposals: .*LearnedPro"
+    ):
+        read_config(tmp_path / "rpn.yaml").build()
 
 
 @pytest.mark.parametrize(
