@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     from frcnn.benchmark.summary import summarise
     from frcnn.benchmark.text_tables import terminal_report
 
-    plan = _plan(args)
+    plan = make_plan(args)
     try:
         run_benchmark(plan, _scheduler(args), lambda line: print(line, flush=True))
     except KeyboardInterrupt:
@@ -106,7 +106,12 @@ def _configs(args: argparse.Namespace) -> list[str]:
     return [word for word in args.words if "=" not in word]
 
 
-def _plan(args: argparse.Namespace) -> Plan:
+def make_plan(args: argparse.Namespace) -> Plan:
+    """What the options ask for.
+
+    Raises:
+        UserError: no config can be read, or they cannot be compared.
+    """
     from frcnn.benchmark.session import Plan
     from frcnn.benchmark.tasks import SpeedOptions
     from frcnn.benchmark.variants import read_variants, require_comparable
@@ -118,7 +123,7 @@ def _plan(args: argparse.Namespace) -> Plan:
             print(f"{variant.config_file}: left out: {variant.error}", flush=True)
     if not any(variant.config for variant in variants):
         raise UserError("no config is left to benchmark")
-    if not args.synthetic_classes:
+    if not args.speed_only:
         require_comparable(variants)
     speed = SpeedOptions(
         size=parse_size(args.size) if args.size else None,

@@ -1,8 +1,10 @@
+from argparse import ArgumentParser
 from pathlib import Path
 
 import pytest
 
 from frcnn.benchmark.variants import keep_config, read_variants, require_comparable, short_names
+from frcnn.cli.benchmark import add_arguments, make_plan
 from frcnn.errors import UserError
 
 
@@ -51,6 +53,18 @@ def test_other_test_sets_are_refused(tmp_path, line):
     other = quickstart(tmp_path, "other.yaml", line)
     with pytest.raises(UserError, match=r"other\.yaml cannot be compared: data\.test is"):
         require_comparable(read_variants(["configs/quickstart.yaml", other], [], None))
+
+
+def test_another_evaluator_is_refused_only_where_an_ap_is_measured(tmp_path):
+    other = quickstart(tmp_path, "voc.yaml", "evaluator: {name: VOCEvaluator}")
+    parser = ArgumentParser()
+    add_arguments(parser)
+    words = ["configs/quickstart.yaml", other, "--output", str(tmp_path / "out")]
+    with pytest.raises(UserError, match="evaluator is CocoEvaluator in the one and VOCEvaluator in the other"):
+        make_plan(parser.parse_args(words))
+    plan = make_plan(parser.parse_args([*words, "--speed-only"]))
+    assert [variant.name for variant in plan.ready] == ["quickstart", "voc"]
+    assert plan.trainings() == []
 
 
 def test_another_size_of_the_test_images_is_a_variant(tmp_path):
