@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from frcnn.benchmark.machine import machine_text
@@ -13,6 +16,7 @@ from frcnn.benchmark.statistics import Difference, Spread, paired_difference
 from frcnn.benchmark.tasks import Task
 from frcnn.benchmark.variants import Variant
 from frcnn.checkpoint.config_changes import ConfigChange
+from frcnn.data.coco import DEFAULT_ROOT, ROOT_VARIABLE
 
 METRICS = ("bbox/AP", "bbox/AP50", "bbox/AP75", "bbox/APs", "bbox/APm", "bbox/APl", "segm/AP", "keypoints/AP")
 
@@ -104,7 +108,7 @@ def summarise(plan: Plan) -> Summary:
     for variant in plan.variants:
         mine = [task for task in trainings if task.variant == variant.name]
         timed = [task for task in measurements if task.variant == variant.name]
-        row = _row(variant, first, mine, timed, reference)
+        row = _row(variant, first, mine, timed, reference, plan.output)
         reference = reference or row.metrics
         rows.append(row)
     results = [task.result for task in (*trainings, *measurements)]
@@ -118,6 +122,7 @@ def _row(
     trainings: Sequence[Task],
     measurements: Sequence[Task],
     reference: dict[str, Spread],
+    output: Path,
 ) -> Row:
     metrics = {name: _spread(trainings, name) for name in METRICS}
     by_kind = {
@@ -137,9 +142,28 @@ def _row(
         inference_memory=max((result["peak_memory"] for result in latency), default=None),
         training_memory=max((result["peak_memory"] for result in throughput), default=None),
         changes=variant.changes_from(first),
-        problems=_problems(variant, (*trainings, *measurements)),
-        remarks=_remarks(trainings),
+        problems=[without_machine(line, output) for line in _problems(variant, (*trainings, *measurements))],
+        remarks=[without_machine(line, output) for line in _remarks(trainings)],
     )
+
+
+def without_machine(line: str, output: Path) -> str:
+    """A line of a report, which others read elsewhere, with its paths shortened.
+
+    Args:
+        line: may hold absolute paths.
+        output: folder of the benchmark.
+
+    Returns:
+        the line with paths relative to that folder or the working directory, else to $FRCNN_DATASETS or the home folder,
+        where they lie in one of these.
+    """
+    datasets = os.environ.get(ROOT_VARIABLE) or DEFAULT_ROOT
+    places = ((output, ""), (Path(), ""), (Path(datasets), f"${ROOT_VARIABLE}/"), (Path.home(), "~/"))
+    for folder, name in places:
+        for path in {os.path.abspath(folder), os.path.realpath(folder)} - {"/"}:
+            line = re.sub(rf"(?<![\w/.-]){re.escape(path)}/", name, line)
+    return line
 
 
 def _spread(trainings: Sequence[Task], name: str) -> Spread:

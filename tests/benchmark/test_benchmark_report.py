@@ -4,6 +4,7 @@ import csv
 import io
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from frcnn.benchmark.labels import POINT, Box, place_labels
 from frcnn.benchmark.page import html_page
 from frcnn.benchmark.plots import axis_for, pareto_front, pareto_plot, seed_plot
+from frcnn.benchmark.summary import without_machine
 from frcnn.benchmark.text_tables import csv_report, markdown_report, terminal_report
 
 THREE = {
@@ -136,3 +138,17 @@ def test_equal_numbers_can_be_drawn(summary_of):
     rows = summary_of({"a": ((50.0, 50.0), 20.0), "b": ((50.0, 50.0), 20.0)}).rows
     assert pareto_plot(rows).count("<circle") == 2
     assert seed_plot(rows).count("<circle") == 4
+
+
+def test_a_report_tells_nothing_of_where_the_machine_keeps_its_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FRCNN_DATASETS", str(tmp_path.parent / "datasets"))
+    monkeypatch.setenv("HOME", "/home/somebody")
+    for line, expected in {
+        f"{tmp_path}/out/variants/a/log.txt has it": "variants/a/log.txt has it",
+        f"({tmp_path}/configs/a.yaml:3)": "(configs/a.yaml:3)",
+        f"{tmp_path.parent}/datasets/coco/a.json: none": "$FRCNN_DATASETS/coco/a.json: none",
+        "/home/somebody/a.pth and /home/somebody_else/a.pth": "~/a.pth and /home/somebody_else/a.pth",
+        "configs/a.yaml: nothing to shorten": "configs/a.yaml: nothing to shorten",
+    }.items():
+        assert without_machine(line, Path("out")) == expected
