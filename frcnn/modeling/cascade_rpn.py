@@ -183,7 +183,7 @@ class CascadeRPN(RegionProposalNetwork):
         image_index = torch.cat([torch.full_like(positive, image) for image, positive in enumerate(positives)])
         deltas = gather_from_levels(first_deltas, 4, image_index, index)  # [P, 4]
         loss = self.first_box_loss(self.first_box_coder, torch.cat(boxes), deltas, torch.cat(gt_boxes))  # [P]
-        count = torch.tensor(float(len(index)), device=index.device)
+        count = torch.full((), float(len(index)), device=index.device)  # no copy, which waits
         return {
             "loss_rpn_first_box_reg": loss.sum() / mean_count(count, self.training) * self.first_box_loss.loss_weight,
             "rpn/num_first_positive": count / len(batch),

@@ -75,7 +75,7 @@ class FastRCNNPredictor(BoxPredictor):
         return self.bbox_pred(box_features).float()
 
     def losses(self, class_logits: Tensor, deltas: Tensor, rois: Sequence[Rois]) -> dict[str, Tensor]:
-        num_rois = torch.tensor(float(len(class_logits)), device=class_logits.device)
+        num_rois = torch.full((), float(len(class_logits)), device=class_logits.device)  # no copy, which waits
         return fastrcnn_loss(
             class_logits,
             deltas,
