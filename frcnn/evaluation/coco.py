@@ -24,6 +24,9 @@ METRICS: Mapping[Task, Mapping[str, Cut]] = {
     "segm": REGION_METRICS,
     "keypoints": KEYPOINT_METRICS,
 }
+FOUND_FROM = 5.0
+"""An AP of boxes, of 100, from which on objects are found: below it, what is missing on them says nothing yet."""
+
 CLASS_COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR@100", "AR")
 """What the table of classes shows, as far as the task has it."""
 
@@ -114,14 +117,13 @@ class CocoEvaluator(Evaluator):
 def _far_behind(metrics: Metrics, tasks: Sequence[Task]) -> list[str]:
     """Tasks that have almost no AP although the first one has: objects are found, but not what they look like."""
     first = metrics[f"{tasks[0]}/AP"]
+    if first is None or first < FOUND_FROM:
+        return []
     return [
         f"{task}/AP is almost 0 and {tasks[0]}/AP is {first:.1f}: the objects are found, but their {what} are not learnt, or"
         " the data set's are read in another way; look at the pictures of the detections"
         for task, what in (("segm", "masks"), ("keypoints", "keypoints"))
-        if task in tasks[1:]
-        and first is not None
-        and (ap := metrics[f"{task}/AP"]) is not None
-        and ap < DIAGNOSED_BELOW
+        if task in tasks[1:] and (ap := metrics[f"{task}/AP"]) is not None and ap < DIAGNOSED_BELOW
     ]
 
 

@@ -32,6 +32,9 @@ LOW_SCORE = 0.1
 UNIFORM_SCORES = 0.01
 """A standard deviation of all scores below this is a detector that does not look at its image."""
 
+CERTAIN_SCORE = 0.9
+"""Results that all have a score above this were not scored by an untrained detector: somebody wrote one for all."""
+
 
 def diagnose(
     ground_truth: GroundTruth, detections: Mapping[int, Detections], *, weights_loaded: bool | None = None
@@ -44,17 +47,21 @@ def diagnose(
         weights_loaded: whether the detector's weights were trained or loaded; None where the caller does not know.
 
     Returns:
-        sentences, at least one, the likeliest reason first.
+        sentences, at least one, the likeliest reason first. Of a detector that looks untrained this is the only one: where
+        its boxes lie is chance.
     """
-    reasons = ["no weights were loaded: the detector is as it was initialised"] if weights_loaded is False else []
+    if weights_loaded is False:
+        return ["no weights were loaded: the detector is as it was initialised"]
     columns = DetectionColumns.of(detections)
     finite = columns.is_finite()
     if not finite.any():
-        return [*reasons, _nothing_found(len(ground_truth.image_ids), len(columns))]
+        return [_nothing_found(len(ground_truth.image_ids), len(columns))]
     columns = columns.where(finite)
     if not np.isin(columns.image_ids, ground_truth.image_ids).any():
-        return [*reasons, _disjoint_image_ids(ground_truth, columns)]
-    reasons += _about_scores(columns.scores, len(ground_truth.categories), weights_loaded)
+        return [_disjoint_image_ids(ground_truth, columns)]
+    if _looks_untrained(columns.scores):
+        return [_untrained(columns.scores, len(ground_truth.categories), weights_loaded)]
+    reasons = _about_scores(columns.scores)
     disjoint_classes = _disjoint_classes(ground_truth, columns)
     reasons += disjoint_classes
     reasons += _about_boxes(ground_truth, columns, classes_explained=bool(disjoint_classes))
@@ -80,13 +87,19 @@ def _disjoint_image_ids(ground_truth: GroundTruth, columns: DetectionColumns) ->
     )
 
 
-def _about_scores(scores: np.ndarray, num_classes: int, weights_loaded: bool | None) -> list[str]:
-    if len(scores) >= 20 and scores.std() < UNIFORM_SCORES:
-        hint = "; were weights loaded?" if weights_loaded is None else ""
-        return [
-            f"all {len(scores)} scores lie between {scores.min():.3f} and {scores.max():.3f} (chance among"
-            f" {num_classes} classes and background is {1 / (num_classes + 1):.3f}): the detector looks untrained{hint}"
-        ]
+def _looks_untrained(scores: np.ndarray) -> bool:
+    return len(scores) >= 20 and scores.std() < UNIFORM_SCORES and scores.min() < CERTAIN_SCORE
+
+
+def _untrained(scores: np.ndarray, num_classes: int, weights_loaded: bool | None) -> str:
+    hint = "; were weights loaded?" if weights_loaded is None else ""
+    return (
+        f"all {len(scores)} scores lie between {scores.min():.3f} and {scores.max():.3f} (chance among"
+        f" {num_classes} classes and background is {1 / (num_classes + 1):.3f}): the detector looks untrained{hint}"
+    )
+
+
+def _about_scores(scores: np.ndarray) -> list[str]:
     if scores.max() < LOW_SCORE:
         return [
             f"all scores are low, the highest of {len(scores)} is {scores.max():.3f}: the detector has learned little"

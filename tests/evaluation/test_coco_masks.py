@@ -15,7 +15,7 @@ from pycocotools import mask as coco_mask
 from frcnn.data.coco import CocoDataset
 from frcnn.data.roles import Category, GroundTruth
 from frcnn.errors import UserError
-from frcnn.evaluation.coco import CocoEvaluator
+from frcnn.evaluation.coco import CocoEvaluator, _far_behind
 from frcnn.structures import Detections, EncodedMasks
 
 BACKENDS = ["hotcoco", "pycocotools"]
@@ -90,6 +90,12 @@ def test_right_boxes_with_wrong_masks_are_told_apart(dataset_of, found):
     detections = replace(found((CAT, 0.9, SQUARE)), encoded_masks=encoded(rectangle(300, 300, 350, 350)))
     (note,) = CocoEvaluator(dataset, tasks=("bbox", "segm"))({1: detections}).notes
     assert note.startswith("segm/AP is almost 0 and bbox/AP is 100.0: the objects are found, but their masks are not")
+
+
+def test_masks_are_not_told_to_be_behind_boxes_that_are_hardly_found():
+    metrics = {"bbox/AP": 0.2, "segm/AP": 0.0}
+    assert _far_behind(metrics, ("bbox", "segm")) == []
+    assert len(_far_behind({**metrics, "bbox/AP": 5.0}, ("bbox", "segm"))) == 1
 
 
 def test_what_is_missing_is_said_before_anything_runs(dataset_of, found):

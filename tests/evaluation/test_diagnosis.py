@@ -118,6 +118,18 @@ def test_scores_of_an_untrained_detector(truth):
     assert "were weights loaded?" not in "".join(diagnose(truth, chance, weights_loaded=True))
 
 
+def test_an_untrained_detector_gets_one_note(truth):
+    """Its boxes happen to fit another scale: chance, which is not told."""
+    chance = perfect(truth, lambda boxes, _: boxes * 2, score=lambda rng, n: 0.25 + rng.uniform(-0.002, 0.002, n))
+    assert len(diagnose(truth, chance, weights_loaded=True)) == 1
+    assert len(diagnose(truth, chance, weights_loaded=False)) == 1
+
+
+def test_boxes_that_all_have_one_high_score_are_still_looked_at(truth):
+    (note,) = diagnose(truth, perfect(truth, to_xywh, score=lambda rng, n: np.ones(n)))
+    assert "the boxes look like x, y, width, height" in note
+
+
 def test_low_scores(truth):
     low = perfect(truth, _misplaced, score=lambda rng, n: rng.uniform(0.01, 0.09, n))
     assert diagnose(truth, low)[0].startswith("all scores are low, the highest of 120 is 0.0")
