@@ -13,6 +13,7 @@ from torch import Tensor
 
 from frcnn.assembly import about_checkpoint, build_model, shortened
 from frcnn.checkpoint.conventions import advice, convention_of, differences
+from frcnn.checkpoint.finite import not_finite
 from frcnn.checkpoint.load import load_weights, res5_where_the_model_has_it
 from frcnn.checkpoint.save import save_checkpoint
 from frcnn.checkpoint.sources import Weights, resolve_weights
@@ -63,6 +64,7 @@ def convert_weights(request: ConvertRequest) -> list[str]:
     if weights.checkpoint is not None:
         raise UserError(f"{request.source}: is a checkpoint of frcnn already: nothing to convert")
     lines = [weights.conversion.table()] if weights.conversion else [f"{request.source}: {weights.kind}"]
+    lines += not_finite(weights)
     if request.config_file is None:
         lines += advice(weights)
         state: dict[str, Any] = {"model": dict(weights.state_dict)}

@@ -22,6 +22,7 @@ from frcnn.assembly import (
 )
 from frcnn.checkpoint.adapted import named_as_in
 from frcnn.checkpoint.conventions import advice
+from frcnn.checkpoint.finite import not_finite
 from frcnn.checkpoint.load import (
     class_dependent_names,
     load_weights,
@@ -133,7 +134,7 @@ def evaluate_only(request: Request) -> Evaluation:
         weights = resolve_weights(request.weights)
         config = find_config(request, weights.checkpoint)
         experiment = config.build()
-        _log_lines(*advice(weights, to_plain(config.plan)))
+        _log_lines(*not_finite(weights), *advice(weights, to_plain(config.plan)))
         datasets = {name: data.dataset for name, data in experiment.data.test.items()}
         if not datasets:
             raise UserError("--eval-only: the config has no test set under data.test")
@@ -174,7 +175,7 @@ def _initialise(model: Detector, source: str, config: Config, experiment: Any, c
     weights = resolve_weights(source)
     if weights.conversion is not None:
         _log_lines(weights.conversion.table())
-    _log_lines(*advice(weights, to_plain(config.plan)))
+    _log_lines(*not_finite(weights), *advice(weights, to_plain(config.plan)))
     names = [category.name for category in categories]
     same_classes = weights.class_names in (None, names)
     report = load_weights(

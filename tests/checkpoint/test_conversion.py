@@ -162,6 +162,21 @@ def test_a_backbone_alone_makes_no_detector(tmp_path: Path, capsys) -> None:
     assert "r.pth: holds a backbone alone, which makes no detector; start a training" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_named(tmp_path: Path, capsys, bad: float) -> None:
+    stages = {f"layer{i}.0.conv1.weight": torch.full((2, 2), bad if i < 4 else 0.0) for i in range(1, 5)}
+    path = tmp_path / "r.pth"
+    torch.save({"conv1.weight": torch.tensor([0.0, bad]), **stages}, path)
+    assert main(["convert-weights", str(path)]) == 0
+    assert (
+        f"warning: {path}: 4 of its 5 tensors hold NaN or infinite numbers (backbone.stem.conv1.weight, "
+        "backbone.res2.0.conv1.weight, backbone.res3.0.conv1.weight, ...)"
+    ) in capsys.readouterr().out
+    torch.save({"conv1.weight": torch.zeros(2), "layer1.0.conv1.weight": torch.zeros(2)}, path)
+    assert main(["convert-weights", str(path)]) == 0
+    assert "warning" not in capsys.readouterr().out
+
+
 def test_only_what_a_config_has_is_compared(tmp_path: Path) -> None:
     weights = zoo_file(tmp_path, resnet(), __author__="Detectron2 Model Zoo")
     convention = convention_of(weights)

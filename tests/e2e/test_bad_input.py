@@ -597,6 +597,16 @@ def test_as_many_other_classes_start_their_heads_anew(train, trained, shapes, tm
     assert f"init_weights: {weights}\n" in (tmp_path / "run" / "config.yaml").read_text()
 
 
+def test_a_run_from_weights_that_are_no_numbers_says_which(train, trained, tmp_path):
+    weights = torch.load(trained / "checkpoint_00000002.pth", weights_only=True)["model"]
+    name = next(name for name in weights if name.startswith("roi_heads."))
+    torch.save({**weights, name: torch.full_like(weights[name], math.nan)}, tmp_path / "w.pth")
+    code, out, err = train("--init-weights", tmp_path / "w.pth")
+    assert f"w.pth: 1 of its {len(weights)} tensors hold NaN or infinite numbers ({name})" in out
+    assert code == 2
+    assert "look for the cause in the weights the run starts from" in err
+
+
 def test_an_evaluation_is_written_where_asked(trained, frcnn, tmp_path):
     words = ("train", "--eval-only", "--weights", trained / "checkpoint_00000002.pth", *IMPORTS)
     code, out, _ = frcnn(*words, "--output-dir", tmp_path / "eval")
