@@ -7,6 +7,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from frcnn.config.hints import no_option, not_a_component, shown, wrapped_each
 from frcnn.config.plan import Call, DictPlan, ListPlan, Plan, Value
 from frcnn.config.problems import ConfigError, Mark, Problem, RegistrationError, join, nearest, with_article
 from frcnn.config.registry import Factory, location, registries, registry_of
@@ -74,7 +75,7 @@ class _Reader:
         return _NOTHING
 
     def expected(self, node: Node, what: str, path: str) -> Plan:
-        return self.fail(node.mark, path, f"expected {what}, got {_shown(node)}")
+        return self.fail(node.mark, path, f"expected {what}, got {shown(node)}")
 
     def scalar(self, node: Node, wanted: Any, path: str) -> Plan:
         if not isinstance(node, Scalar):
@@ -97,7 +98,7 @@ class _Reader:
         try:
             return Value(wanted.from_text(node.text))
         except ValueError as error:
-            return self.fail(node.mark, path, f"expected {with_article(wanted.__name__)}, got {_shown(node)}: {error}")
+            return self.fail(node.mark, path, f"expected {with_article(wanted.__name__)}, got {shown(node)}: {error}")
 
     def choice(self, node: Scalar, choices: tuple[Any, ...], path: str) -> Plan:
         for choice in choices:
@@ -106,7 +107,7 @@ class _Reader:
         guess = nearest(node.text, map(str, choices))
         hint = f"; did you mean '{guess}'?" if guess else ""
         allowed = ", ".join(map(str, choices))
-        return self.fail(node.mark, path, f"expected one of {allowed}, got {_shown(node)}{hint}")
+        return self.fail(node.mark, path, f"expected one of {allowed}, got {shown(node)}{hint}")
 
     def union(self, node: Node, wanted: Any, path: str) -> Plan:
         """The first arm that can be read; `str`, which takes anything, comes last."""
@@ -130,17 +131,28 @@ class _Reader:
         return self.expected(node, type_text(wanted), path)
 
     def sequence(self, node: Node, wanted: Any, path: str) -> Plan:
-        if not isinstance(node, ListNode):
-            return self.expected(node, type_text(wanted), path)
         arguments, kind = typing.get_args(wanted), typing.get_origin(wanted)
+        if not isinstance(node, ListNode):
+            hint = f": write [{node.text}]" if isinstance(node, Scalar) and self.is_item(node, wanted) else ""
+            return self.fail(node.mark, path, f"expected {type_text(wanted)}, got {shown(node)}{hint}")
         if kind is tuple and Ellipsis not in arguments:
             if len(node.items) != len(arguments):
                 return self.expected(node, f"{len(arguments)} values ({type_text(wanted)})", path)
             item_types: Sequence[Any] = arguments
         else:
             item_types = arguments[:1] * len(node.items)
+        flat = [item for item in node.items if isinstance(item, Scalar)]
+        if flat and len(flat) == len(node.items) and all(map(self.is_item, flat, item_types)):
+            got = f"a list of {len(flat)} single values: write {wrapped_each(flat)}"
+            return self.fail(node.mark, path, f"expected {type_text(wanted)}, got {got}")
         items = [self.read(n, t, join(path, i)) for i, (n, t) in enumerate(zip(node.items, item_types, strict=True))]
         return ListPlan(list if kind is list else tuple, tuple(items))
+
+    def is_item(self, node: Scalar, wanted: Any) -> bool:
+        """Whether a single value would be right as a list of one."""
+        attempt = _Reader(self.imports_failed)
+        attempt.read(ListNode(node.mark, (node,)), wanted, "")
+        return is_list(wanted) and not node.is_null and not attempt.problems
 
     def mapping(self, node: Node, wanted: Any, path: str) -> Plan:
         if not isinstance(node, MapNode):
@@ -162,7 +174,7 @@ class _Reader:
         assert registry is not None
         what, choices = with_article(role.__name__), ", ".join(registry.names()) or "none"
         if not isinstance(node, MapNode):
-            return self.expected(node, f"{what} such as {{name: {next(iter(registry.names()), '...')}}}", path)
+            return self.fail(node.mark, path, not_a_component(node, registry))
         name = node.entries.get("name")
         if not isinstance(name, Scalar) or name.is_null:
             return self.fail(node.mark, path, f"{what} needs a 'name'; choices: {choices}")
@@ -193,7 +205,7 @@ class _Reader:
     ) -> Plan:
         owner = target.__name__ if named else f"'{path}'" if path else "the config"
         for key in (key for key in node.entries if key not in options):
-            self.fail(node.key_marks[key], join(path, key), f"{owner} {_no_option(key, options, wiring)}")
+            self.fail(node.key_marks[key], join(path, key), f"{owner} {no_option(key, options, wiring)}")
         plans = {}
         for option in options.values():
             if option.name in node.entries:
@@ -228,23 +240,6 @@ def _rank(arm: Any) -> int:
     order = [types.NoneType, Literal, bool, int, float]
     kind = typing.get_origin(arm) if typing.get_origin(arm) is Literal else arm
     return order.index(kind) if kind in order else len(order) + (arm is str)
-
-
-def _no_option(key: str, options: Mapping[str, Option], wiring: Sequence[str]) -> str:
-    if key in wiring:
-        return f"gets '{key}' from the part it stands in; leave it out"
-    guess = nearest(key, options)
-    if guess:
-        return f"has no option '{key}'; did you mean '{guess}'?"
-    return f"has no option '{key}'; " + (f"it has {', '.join(options)}" if options else "it takes none")
-
-
-def _shown(node: Node) -> str:
-    if isinstance(node, Scalar):
-        return "null" if node.is_null else f"'{node.text}'"
-    if isinstance(node, ListNode):
-        return f"a list of {len(node.items)}" if node.items else "an empty list"
-    return f"a mapping ({', '.join(node.entries)})" if node.entries else "an empty mapping"
 
 
 def check_components() -> None:

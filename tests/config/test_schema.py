@@ -64,7 +64,16 @@ def test_a_value_is_read_as_the_type_that_is_asked_for(text, wanted, value):
         ("null", str, "expected str, got null"),
         ("x", int | None, "expected int, got 'x'"),
         ("x", int | float, "expected int | float, got 'x'"),
-        ("3", list[int], "expected list[int], got '3'"),
+        ("3", list[int], "expected list[int], got '3': write [3]"),
+        ("x", list[int], "expected list[int], got 'x'"),
+        ("null", list[str], "expected list[str], got null"),
+        ("[16, 32]", tuple[tuple[float, ...], ...], "got a list of 2 single values: write [[16], [32]]"),
+        (
+            "[16, 32, 64]",
+            list[list[int]],
+            "expected list[list[int]], got a list of 3 single values: write [[16], [32], ...]",
+        ),
+        ("[16, x]", tuple[tuple[float, ...], ...], "k.0: expected tuple[float, ...], got '16': write [16]"),
         ("[1, 2, 3]", tuple[int, int], "expected 2 values (tuple[int, int]), got a list of 3"),
         ("[1, x]", tuple[float, ...] | tuple[tuple[float, ...], ...], "k.1: expected float, got 'x'"),
         ("{a: 1}", dict[int, str], "k.a: the key must be int, got 'a'"),
@@ -103,11 +112,24 @@ steps: 3
         "toy.yaml:9: hooks.save.every: expected a Span, got '5ep': write it as 500it",
         "toy.yaml:10: hooks.last: a Hook needs a 'name'; choices: ToySave",
         "toy.yaml:11: rates: the config has no option 'rates'; did you mean 'rate'?",
-        "toy.yaml:12: extra_loss: expected a Loss such as {name: ToyFree}, got 'ToyL1'",
+        "toy.yaml:12: extra_loss: expected a Loss, got 'ToyL1': write {name: ToyL1}",
         "toy.yaml:13: steps: the key 'steps' stands here twice, first on line 1",
         "command line 'coder.clmp=2': 'coder' has no option 'clmp'; did you mean 'clamp'?",
         "command line 'coder.weights=[1, 2]': expected 4 values (tuple[float, float, float, float]), got a list of 2",
     ]
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ("ToyL2", "expected a Loss, got 'ToyL2': write {name: ToyL2}"),
+        ("toyfre", "expected a Loss, got 'toyfre': write {name: ToyFree}"),
+        ("something", "expected a Loss such as {name: ToyFree}, got 'something'"),
+        ("[ToyL2]", "expected a Loss such as {name: ToyFree}, got a list of 1"),
+    ],
+)
+def test_the_word_that_was_typed_is_the_one_that_is_suggested(errors_of, typed, message):
+    assert errors_of(HEAD + f"extra_loss: {typed}\n") == [f"toy.yaml:2: extra_loss: {message}"]
 
 
 def test_an_option_of_a_component_that_takes_none(errors_of):
