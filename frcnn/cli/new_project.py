@@ -1,5 +1,7 @@
 """Makes a project: a folder with a component of your own, a config that trains with it, a test, and a README.
 
+The component is a matcher to begin with, whatever the name: `nearest` gives the class NearestMatcher.
+
 frcnn new-project my_matcher
 python tools/train_net.py --config-file projects/my_matcher/configs/my_matcher.yaml
 pytest projects/my_matcher
@@ -40,6 +42,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _class_name(project: str) -> str:
+    """my_matcher -> MyMatcher, near -> NearMatcher; refused if there is such a matcher."""
+    from frcnn.components import register_components
+    from frcnn.config.registry import location
+    from frcnn.modeling.roles import MATCHERS, Matcher
+
+    name = "".join(word.capitalize() for word in project.split("_") if word)
+    name = name if name.endswith("Matcher") else f"{name}Matcher"
+    register_components()
+    taken = Matcher if name == Matcher.__name__ else MATCHERS.components.get(name)
+    if taken is not None:
+        raise UserError(
+            f"the matcher of '{project}' would be called {name}, as the one in {location(taken)}; choose another name"
+        )
+    return name
+
+
 def run(args: argparse.Namespace) -> int:
     """Writes the files, and says what can be done with them."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", args.name) or keyword.iskeyword(args.name):
@@ -51,10 +70,10 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"{base}: there is no such config; say with --base which one the project's config is to change")
     if folder.exists():
         raise UserError(f"{folder} exists already; choose another name")
-    class_name = "".join(word.capitalize() for word in args.name.split("_") if word)
+    class_name = _class_name(args.name)
     words = {
         "name": args.name,
-        "class_name": class_name if class_name.endswith("Matcher") else f"{class_name}Matcher",
+        "class_name": class_name,
         "folder": folder.as_posix(),
         "base": Path(os.path.relpath(base, folder / "configs")).as_posix(),
         "base_from_here": base.as_posix(),

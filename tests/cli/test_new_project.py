@@ -46,6 +46,8 @@ def test_a_new_project_trains_and_its_test_passes(tmp_path, monkeypatch, capsys)
         (["Near-Matcher"], "lower-case letters, digits and underscores; got 'Near-Matcher'"),
         (["near", "--base", "no.yaml"], "no.yaml: there is no such config; say with --base"),
         (["there"], "there exists already; choose another name"),
+        (["hungarian"], "the matcher of 'hungarian' would be called HungarianMatcher, as the one in frcnn/modeling/"),
+        (["matcher"], "the matcher of 'matcher' would be called Matcher, as the one in frcnn/modeling/roles.py:"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, capsys, words, message):
@@ -54,3 +56,4 @@ def test_mistakes_are_one_line(tmp_path, capsys, words, message):
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
