@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import pickletools
 import re
 import zipfile
 from pathlib import Path
@@ -14,6 +15,7 @@ from frcnn.checkpoint.save import is_whole, numbered_checkpoints
 from frcnn.errors import UserError
 from frcnn.pickles import read_numpy_pickle
 
+_MOST_NAMES = 4
 _ZIP_START = b"PK\x03\x04"
 _LEGACY_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch's magic number, before the zip format of 1.6
 
@@ -115,9 +117,37 @@ def _unsafe_message(path: Path, error: Exception) -> str:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except Exception:  # the old format has no such listing
         names = re.findall(r"(?:GLOBAL|global:?) ([\w.]+\.[\w.]+)", str(error))[:1]
-    what = f"holds {', '.join(map(repr, names))}" if names else "cannot be read as tensors and plain Python"
+    if any(name.startswith("torch.nn.modules.") for name in names):
+        return _whole_module_message(path)
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    listed = ", ".join(map(repr, names[:_MOST_NAMES])) + more
+    what = f"holds {listed}" if names else "cannot be read as tensors and plain Python"
     return (
         f"{path}: {what}; loading that would run code from the file, so only tensors and plain Python are read. "
         "If you trust the file, save its state dict alone: "
         "torch.save(torch.load(FILE, weights_only=False)['model'], 'weights.pth')"
     )
+
+
+def _whole_module_message(path: Path) -> str:
+    """For `torch.save(model)`, and for a dict with a model in it."""
+    module = _class_of_content(path)
+    if module is None:
+        what, get = "whole modules under its keys", "torch.load(FILE, weights_only=False)['model'].state_dict()"
+    else:
+        what, get = f"a whole module ({module})", "torch.load(FILE, weights_only=False).state_dict()"
+    return (
+        f"{path}: holds {what}, not weights; loading that would run code from the file, so it is not read. If you trust the "
+        f"file, save the module's weights where its code is installed: torch.save({get}, 'weights.pth')"
+    )
+
+
+def _class_of_content(path: Path) -> str | None:
+    """The class of the object that was saved, read without making it; None for a dict, and for the old format."""
+    if not zipfile.is_zipfile(path):
+        return None
+    with zipfile.ZipFile(path) as archive:
+        pickled = archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
+    first = next(step for step in pickletools.genops(pickled) if step[0].name != "PROTO")
+    name = str(first[1]).replace(" ", ".") if first[0].name == "GLOBAL" else None
+    return None if name == "collections.OrderedDict" else name

@@ -75,6 +75,28 @@ def test_a_plain_state_dict_keeps_its_names(tmp_path: Path) -> None:
     assert weights.class_names is None
 
 
+@pytest.mark.parametrize(
+    ("content", "what", "remedy"),
+    [
+        (torchvision.ops.MLP(2, [3]), "a whole module (torchvision.ops.misc.MLP)", "weights_only=False).state_dict()"),
+        (
+            {"epoch": 1, "model": torchvision.ops.MLP(2, [3])},
+            "whole modules under its keys",
+            "weights_only=False)['model'].state_dict()",
+        ),
+    ],
+)
+def test_a_whole_module_is_told_in_a_line(tmp_path: Path, content: object, what: str, remedy: str) -> None:
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(UserError) as caught:
+        resolve_weights(tmp_path / "w.pth")
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path / 'w.pth'}: holds {what}, not weights;")
+    assert message.endswith(f"torch.save(torch.load(FILE, {remedy}, 'weights.pth')")
+    assert "Linear" not in message
+    assert "\n" not in message
+
+
 def test_a_file_without_weights_is_refused(tmp_path: Path) -> None:
     torch.save({"epoch": 1}, tmp_path / "w.pth")
     with pytest.raises(UserError, match="holds no weights"):
