@@ -126,7 +126,9 @@ def load_weights(
     """
     report = _compare(model, state_dict, source, () if same_classes else class_heads)
     if strict and not report.is_exact:
-        raise UserError(f"{source}: the weights do not fit the model of the config\n{report.table()}")
+        raise UserError(
+            f"{source}: the weights do not fit the model of the config\n{report.table(refused=True)}{_way_out(report)}"
+        )
     if not report.loaded:
         raise UserError(
             f"{source}: none of its {len(state_dict)} tensors belongs to the model; "
@@ -136,10 +138,22 @@ def load_weights(
     if refused:
         raise UserError(
             f"{source}: {len(refused)} tensors outside the class heads have another shape, first {refused[0]}; "
-            f"is it the same architecture?\n{report.table()}"
+            f"is it the same architecture?\n{report.table(refused=True)}"
         )
     model.load_state_dict({name: state_dict[name] for name in report.loaded}, strict=False)
     return report
+
+
+def _way_out(report: LoadReport) -> str:
+    """What can be done with weights that do not fit, of which some do."""
+    if report.reinitialised or not report.loaded:
+        return ""
+    rest = (
+        "begins with these, and the rest of the model at random"
+        if report.missing
+        else "begins with these, which is all that the model has, and leaves the others out"
+    )
+    return f"\nfrcnn train --init-weights {report.source} {rest}"
 
 
 def _compare(

@@ -52,22 +52,30 @@ class LoadReport:
         total = len(self.loaded) + len(self.reinitialised) + len(self.missing)
         return f"{len(self.loaded)} of the model's {total} tensors loaded from {self.source}"
 
-    def table(self) -> str:
+    def table(self, *, refused: bool = False) -> str:
         """One row per fate, its tensors grouped by the modules that share it.
+
+        Args:
+            refused: nothing was loaded: the rows say what does not fit, and not what became of it.
 
         Returns:
             Text of at most about 30 lines.
         """
         wrong_shape = [entry.name for entry in self.reinitialised]
         everything = [*self.loaded, *wrong_shape, *self.missing, *self.unexpected]
-        rows: list[tuple[str, int, list[str]]] = [
-            ("loaded", len(self.loaded), _packed(group_names(self.loaded, everything))),
-            (self._why_reinitialised(), len(wrong_shape), _shortened([str(entry) for entry in self.reinitialised])),
-            ("missing: kept as initialised", len(self.missing), _packed(group_names(self.missing, everything))),
-            ("unexpected: not used", len(self.unexpected), _packed(group_names(self.unexpected, everything))),
-        ]
-        lines = [self.summary()]
-        for fate, count, where in rows:
+        fates = (
+            ("fits", "other shape", "only in the model", "only in the file")
+            if refused
+            else ("loaded", self._why_reinitialised(), "missing: kept as initialised", "unexpected: not used")
+        )
+        rows = (
+            (len(self.loaded), _packed(group_names(self.loaded, everything))),
+            (len(wrong_shape), _shortened([str(entry) for entry in self.reinitialised])),
+            (len(self.missing), _packed(group_names(self.missing, everything))),
+            (len(self.unexpected), _packed(group_names(self.unexpected, everything))),
+        )
+        lines = ["nothing was loaded"] if refused else [self.summary()]
+        for fate, (count, where) in zip(fates, rows, strict=True):
             first, *rest = where or ["-"]
             lines.append(f"  {fate:<28} {count:>5}  {first}")
             lines.extend(" " * 38 + line for line in rest)
