@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import inspect
 
 import numpy as np
 import torch
@@ -12,54 +12,51 @@ from frcnn.data.samples import SampleSource
 from frcnn.data.stream import Draw
 from frcnn.errors import UserError
 from frcnn.experiment import Config, Experiment
-from frcnn.inspect.fit_anchors import LEAST_FACTOR, AnchorFit, Recall, anchor_recall, fit_distinct_shapes
+from frcnn.inspect.anchor_coverage import AnchorGrid, Coverage, CoverageOf, PlacedObjects, place
+from frcnn.inspect.fit_anchors import fit_anchors
 from frcnn.modeling.anchors import GridAnchorGenerator
 
 MIN_SIDE = 1.0
 """Objects with a shorter side, in pixels of the network's input, are left out: no anchor is meant for them."""
+LEAST_GAIN = 0.005
+"""Of the score, in 0..1: less is not worth another set of anchors."""
 
 
 def fit_to_config(config: Config, num_ratios: int | None, max_images: int) -> str:
-    """A report: recall of the config's anchors, sizes and ratios that fit better, their recall, and YAML to copy.
+    """A report: how well the config's anchors cover the objects, whether others would do better, and YAML to copy.
 
     Args:
         config: whose training set and anchors are meant.
-        num_ratios: how many aspect ratios, fewer where some would be nearly equal; None takes as many as the config has.
+        num_ratios: how many aspect ratios; None takes as many as the config has.
         max_images: how many training images are looked at.
 
     Raises:
-        UserError: the config's anchors are not a grid with one size a level, or there are no objects.
+        UserError: the config has no grid of anchors, or there are no objects.
     """
     experiment = config.build()
-    now, strides = _anchors_of(config, experiment)
-    boxes, sizes = _boxes_as_seen(experiment, max_images)
-    shapes = np.concatenate([one[:, 2:] - one[:, :2] for one in boxes] or [np.zeros((0, 2))])
-    shapes = shapes[(shapes >= MIN_SIDE).all(axis=1)].astype(np.float64)
-    if len(shapes) < len(strides):
-        raise UserError(f"the {len(boxes)} images looked at hold {len(shapes)} objects: too few to fit anchors to")
-    asked = num_ratios or now.num_anchors
-    fit = fit_distinct_shapes(shapes, len(strides), asked)
-    rounded = dataclasses.replace(
-        fit,
-        sizes=tuple(float(f"{size:.3g}") for size in fit.sizes),
-        aspect_ratios=tuple(float(f"{ratio:.2g}") for ratio in fit.aspect_ratios),
-    )
-    fitted = GridAnchorGenerator(
-        strides,
-        sizes=tuple((size,) for size in rounded.sizes),
-        aspect_ratios=rounded.aspect_ratios,
-        offset=now.offset,
-        round_cells=now.round_cells,
-        stride=now.stride,
-    )
-    tensors = [torch.from_numpy(one) for one in boxes]
-    before, after = (anchor_recall(generator, strides, tensors, sizes) for generator in (now, fitted))
-    report = _report(len(shapes), len(boxes), before, after, rounded)
-    return "\n\n".join([report, *_remarks(before, after, now.num_anchors, asked, len(fit.aspect_ratios))])
+    generator = _generator_of(config, experiment)
+    objects = _objects_as_seen(experiment, max_images, generator)
+    now = _grid_of(generator)
+    fitted = _rounded(fit_anchors(objects, now, num_ratios or len(now.ratios_of(0))))
+    coverage = CoverageOf(objects)
+    before, after = coverage(now), coverage(fitted)
+    blocks = [
+        f"{len(objects):,} objects in {min(max_images, len(experiment.data.train.dataset)):,} training images, as the network "
+        "sees them; anchors where they lie on their grids",
+        _table(before, after),
+    ]
+    if fitted.num_anchors == now.num_anchors and after.score < before.score + LEAST_GAIN:
+        return "\n\n".join([*blocks, f"Nothing is gained: keep your anchors. {_measured(before, after)}"])
+    blocks += [_yaml(fitted, generator), _measured(before, after)]
+    if fitted.num_anchors != now.num_anchors:
+        blocks.append(
+            "The number of anchors a location differs from the config's: RPN weights for it do not fit any more."
+        )
+    return "\n\n".join(blocks)
 
 
-def _anchors_of(config: Config, experiment: Experiment) -> tuple[GridAnchorGenerator, tuple[int, ...]]:
-    """The config's anchor generator, built on the CPU, and the strides of its levels."""
+def _generator_of(config: Config, experiment: Experiment) -> GridAnchorGenerator:
+    """The config's anchor generator, built on the CPU."""
     with torch.device("meta"):
         model = experiment.model(1)
     generator = getattr(getattr(model, "proposal_generator", None), "anchor_generator", None)
@@ -67,7 +64,42 @@ def _anchors_of(config: Config, experiment: Experiment) -> tuple[GridAnchorGener
         raise UserError("the config's proposal generator has no grid of anchors: there is nothing to fit")
     call = config.plan.field("model.proposal_generator.anchor_generator")
     assert isinstance(call, Call)
-    return call.close(generator.strides), generator.strides
+    built = call.close(generator.strides)
+    assert isinstance(built, GridAnchorGenerator)
+    return built
+
+
+def _grid_of(generator: GridAnchorGenerator) -> AnchorGrid:
+    ratios = tuple(tuple(sorted(values)) for values in generator.aspect_ratios)
+    return AnchorGrid(
+        tuple(tuple(sorted(values)) for values in generator.sizes), ratios[:1] if len(set(ratios)) == 1 else ratios
+    )
+
+
+def _rounded(grid: AnchorGrid) -> AnchorGrid:
+    """With three digits of each number, as many as a config should hold."""
+    sizes, ratios = (
+        tuple(tuple(float(f"{value:.3g}") for value in values) for values in lists)
+        for lists in (grid.sizes, grid.aspect_ratios)
+    )
+    return AnchorGrid(sizes, ratios)
+
+
+def _objects_as_seen(experiment: Experiment, max_images: int, generator: GridAnchorGenerator) -> PlacedObjects:
+    """The objects of training images, among the places that the generator's anchors have there."""
+    boxes, sizes = _boxes_as_seen(experiment, max_images)
+    large = [one[((one[:, 2:] - one[:, :2]) >= MIN_SIDE).all(axis=1)] for one in boxes]
+    objects = place(
+        large,
+        sizes,
+        generator.strides,
+        offset=generator.offset,
+        padded_size=generator.stride == "padded_size",
+        round_cells=generator.round_cells,
+    )
+    if not len(objects):
+        raise UserError(f"the {len(boxes)} images looked at hold no objects: there is nothing to fit anchors to")
+    return objects
 
 
 def _boxes_as_seen(experiment: Experiment, max_images: int) -> tuple[list[np.ndarray], list[tuple[int, int]]]:
@@ -85,39 +117,37 @@ def _boxes_as_seen(experiment: Experiment, max_images: int) -> tuple[list[np.nda
     return boxes, sizes
 
 
-def _report(num_objects: int, num_images: int, before: Recall, after: Recall, fit: AnchorFit) -> str:
-    columns = ["mean IoU", *(f"recall at {threshold:g}" for threshold in before.at)]
-    rows = [
-        ("now", [before.mean_iou, *(100 * share for share in before.at.values())]),
-        ("fitted", [after.mean_iou, *(100 * share for share in after.at.values())]),
-    ]
-    lines = [f"{num_objects:,} objects in {num_images:,} training images, as the network sees them", ""]
-    lines.append("anchors " + "".join(column.rjust(15) for column in columns))
-    for name, (mean_iou, *recall) in rows:
-        lines.append(f"{name:<8}{mean_iou:15.3f}" + "".join(f"{value:14.1f}%" for value in recall))
-    sizes = ", ".join(f"[{size:g}]" for size in fit.sizes)
-    ratios = ", ".join(f"{ratio:g}" for ratio in fit.aspect_ratios)
-    lines += [
-        "",
-        "model:",
-        "  proposal_generator:",
-        f"    anchor_generator: {{sizes: [{sizes}], aspect_ratios: [{ratios}]}}",
-    ]
+def _table(before: Coverage, after: Coverage) -> str:
+    columns = ["mean IoU", *(f"recall at {threshold:g}" for threshold in before.recall), "mean of all"]
+    lines = ["anchors " + "".join(column.rjust(15) for column in columns)]
+    for name, coverage in (("now", before), ("fitted", after)):
+        shares = [*coverage.recall.values(), coverage.score]
+        lines.append(f"{name:<8}{coverage.mean_iou:15.3f}" + "".join(f"{100 * share:14.1f}%" for share in shares))
     return "\n".join(lines)
 
 
-def _remarks(before: Recall, after: Recall, num_now: int, num_asked: int, num_fitted: int) -> list[str]:
-    """What to know before the proposal is copied."""
-    remarks = []
-    if num_fitted < num_asked:
-        remarks.append(
-            f"{num_fitted} aspect ratios are proposed, not {num_asked}: of more, two would be nearer to each other than a "
-            f"factor of {LEAST_FACTOR:g}, nearly equal."
-        )
-    if num_fitted != num_now:
-        remarks.append(
-            "The number of anchors a location differs from the config's: RPN weights for it do not fit any more."
-        )
-    if after.mean_iou <= before.mean_iou:
-        remarks.append("The config's anchors cover the objects no worse: keep them.")
-    return remarks
+def _measured(before: Coverage, after: Coverage) -> str:
+    return (
+        f"The measure is the mean of the four numbers: {100 * before.score:.1f}% with the config's anchors, "
+        f"{100 * after.score:.1f}% with the fitted ones."
+    )
+
+
+def _yaml(grid: AnchorGrid, generator: GridAnchorGenerator) -> str:
+    """What can be pasted into the config, whatever its generator is called: that starts a node of another name afresh."""
+    sizes, ratios = (
+        [f"[{', '.join(f'{value:g}' for value in values)}]" for values in lists]
+        for lists in (grid.sizes, grid.aspect_ratios)
+    )
+    options = [
+        f"name: {GridAnchorGenerator.__name__}",
+        f"sizes: [{', '.join(sizes)}]",
+        f"aspect_ratios: {ratios[0] if len(ratios) == 1 else '[' + ', '.join(ratios) + ']'}",
+    ]
+    defaults = inspect.signature(GridAnchorGenerator).parameters
+    for name in ("offset", "round_cells", "stride", "order"):
+        value = getattr(generator, name)
+        if type(generator) is not GridAnchorGenerator and value != defaults[name].default:
+            options.append(f"{name}: {value}")
+    lines = ["model:", "  proposal_generator:", "    anchor_generator:", *(f"      {option}" for option in options)]
+    return "\n".join(lines)

@@ -1,160 +1,118 @@
-"""Anchor sizes and aspect ratios that suit a data set: k-means where the distance is 1 - IoU (YOLOv2's dimension clusters).
+"""Anchor sizes and aspect ratios that cover a data set's objects, searched for where the anchors really lie.
 
-https://arxiv.org/abs/1612.08242, section 2. Here the centres are a grid, sizes x ratios, because that is what an anchor
-generator takes.
+Candidates come from k-means on IoU (anchor_clusters.py) and from the anchors there are now. Shapes alone do not say how good
+they are: anchors of a coarse level have few places, and a size that suits many objects covers few of them there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from frcnn.modeling.roles import AnchorGenerator
-from frcnn.ops.boxes import box_iou
+from frcnn.inspect.anchor_clusters import cluster_shapes
+from frcnn.inspect.anchor_coverage import AnchorGrid, CoverageOf, PlacedObjects
 
-MAX_ROUNDS = 200
-LEAST_FACTOR = 1.2
-"""From one aspect ratio to the next. Shapes of one area whose ratios are nearer have an IoU above 0.84: one does for both."""
-THRESHOLDS = (0.5, 0.6, 0.7)
-"""IoU with its best anchor from which on an object counts as recalled."""
-
-
-@dataclass(frozen=True)
-class AnchorFit:
-    """Sizes and ratios, and how well they suit.
-
-    Args:
-        sizes: square roots of areas in pixels, ascending.
-        aspect_ratios: heights over widths, ascending.
-        mean_iou: of each object with the best of the shapes, both centred on one point.
-    """
-
-    sizes: tuple[float, ...]
-    aspect_ratios: tuple[float, ...]
-    mean_iou: float
+MAX_OBJECTS = 5000
+"""That the search looks at, spread evenly over all."""
+STEPS = (1.5, 1.25, 1.1, 1.04)
+"""Factors by which sizes and ratios are moved, the next where one gains nothing any more."""
+LOSS_WEIGHT = 10.0
+"""Of each number of the score that falls below the present one, beside the 1/4 with which a gain counts."""
+LEAST_RATIO = 1.2
+"""From one aspect ratio to the next: shapes of one area whose ratios are nearer have an IoU above 0.84."""
+LEAST_SIZE = 1.1
+"""From one size of a level to the next: nearer ones of one ratio have an IoU above 0.83."""
 
 
-@dataclass(frozen=True)
-class Recall:
-    """How well anchors cover objects, places included.
+def fit_anchors(objects: PlacedObjects, now: AnchorGrid, num_ratios: int) -> AnchorGrid:
+    """The grid of the best score (see Coverage) that a search finds from the present one and from k-means.
+
+    None of the score's numbers falls for a gain in the others, as far as that can be had. With the present number of ratios
+    the score is never below the present one, over the objects that the search looks at.
 
     Args:
-        mean_iou: of each object with its best anchor.
-        at: IoU threshold -> share of the objects, 0..1, whose best anchor reaches it.
+        objects: at least one.
+        now: the present grid; every level keeps its number of sizes, and sizes go up from level to level.
+        num_ratios: how many aspect ratios; they are at least `LEAST_RATIO` apart.
     """
+    few = objects.sample(MAX_OBJECTS)
+    coverage = CoverageOf(few)
+    before = coverage(now)
 
-    mean_iou: float
-    at: dict[float, float]
+    def worth(grid: AnchorGrid) -> float:
+        after = coverage(grid)
+        return after.score - LOSS_WEIGHT * after.shortfall(before)
 
-
-def shape_iou(shapes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """IoU of boxes that share their centre.
-
-    Args:
-        shapes: [n, 2] width and height in pixels.
-        others: [k, 2].
-
-    Returns:
-        [n, k].
-    """
-    common = np.minimum(shapes[:, None], others[None]).prod(axis=-1)  # [n, k]
-    return common / (shapes.prod(axis=-1)[:, None] + others.prod(axis=-1)[None] - common)
+    found = [_climb(worth, start) for start in _starts(few, now, num_ratios)]
+    return max(found, key=worth)  # the first of equals: nearest to the present one
 
 
-def fit_shapes(shapes: np.ndarray, num_sizes: int, num_ratios: int) -> AnchorFit:
-    """The sizes and ratios whose grid has the highest mean IoU with the objects that k-means finds.
-
-    The first centres are quantiles, so the same objects give the same answer.
-
-    Args:
-        shapes: [n, 2] width and height of the objects in pixels.
-        num_sizes: how many sizes.
-        num_ratios: how many aspect ratios.
-
-    Raises:
-        ValueError: there are fewer objects than sizes or ratios.
-    """
-    if len(shapes) < max(num_sizes, num_ratios):
-        raise ValueError(f"{len(shapes)} objects cannot give {num_sizes} sizes and {num_ratios} ratios")
-    log_size = np.log(shapes.prod(axis=1)) / 2  # [n]
-    log_ratio = np.log(shapes[:, 1] / shapes[:, 0])  # [n]
-    sizes, ratios = _quantiles(log_size, num_sizes), _quantiles(log_ratio, num_ratios)
-    best = _measured(shapes, sizes, ratios)
-    for _ in range(MAX_ROUNDS):
-        nearest = shape_iou(shapes, _grid(sizes, ratios)).argmax(axis=1)  # [n]
-        moved = _means(log_size, nearest // num_ratios, sizes), _means(log_ratio, nearest % num_ratios, ratios)
-        if np.allclose(moved[0], sizes) and np.allclose(moved[1], ratios):
-            break
-        sizes, ratios = moved
-        fit = _measured(shapes, sizes, ratios)
-        best = max(best, fit, key=lambda one: one.mean_iou)
-    return best
+def _starts(objects: PlacedObjects, now: AnchorGrid, num_ratios: int) -> Iterator[AnchorGrid]:
+    if num_ratios == len(now.ratios_of(0)):
+        yield now
+    counts = list(map(len, now.sizes))
+    sizes, ratios = cluster_shapes(objects.shapes, sum(counts), num_ratios)
+    ratio_lists = (_apart(ratios, LEAST_RATIO),) * len(now.aspect_ratios)
+    yield AnchorGrid(now.sizes, ratio_lists)
+    ends = list(itertools.accumulate(counts, initial=0))
+    yield AnchorGrid(
+        tuple(_apart(sizes[start:end], LEAST_SIZE) for start, end in itertools.pairwise(ends)), ratio_lists
+    )
 
 
-def fit_distinct_shapes(shapes: np.ndarray, num_sizes: int, num_ratios: int) -> AnchorFit:
-    """As `fit_shapes`, with as many of the ratios as are `LEAST_FACTOR` apart.
-
-    Args:
-        shapes: [n, 2] width and height of the objects in pixels.
-        num_sizes: how many sizes.
-        num_ratios: how many aspect ratios at most.
-
-    Raises:
-        ValueError: there are fewer objects than sizes or ratios.
-    """
-    fit = fit_shapes(shapes, num_sizes, num_ratios)
-    ratios = np.array(fit.aspect_ratios)
-    if (ratios[1:] < LEAST_FACTOR * ratios[:-1]).any():
-        return fit_distinct_shapes(shapes, num_sizes, num_ratios - 1)
-    return fit
+def _climb(worth: Callable[[AnchorGrid], float], grid: AnchorGrid) -> AnchorGrid:
+    """Moves sizes and ratios, one or several together, as long as the grid is worth more."""
+    best = worth(grid)
+    for step in STEPS:
+        gained = True
+        while gained:
+            gained = False
+            for factors in _moves(grid, step):
+                moved = _scaled(grid, factors)
+                if _is_in_order(moved) and (value := worth(moved)) > best:
+                    grid, best, gained = moved, value, True
+    return grid
 
 
-def anchor_recall(
-    generator: AnchorGenerator,
-    strides: Sequence[int],
-    boxes_per_image: Sequence[Tensor],
-    image_sizes: Sequence[tuple[int, int]],
-) -> Recall:
-    """How well the anchors of a generator cover objects where they are.
-
-    Args:
-        generator: of the anchors.
-        strides: of its levels in pixels.
-        boxes_per_image: n x [G, 4].
-        image_sizes: n x (h, w).
-    """
-    best = []
-    for boxes, (height, width) in zip(boxes_per_image, image_sizes, strict=True):
-        if len(boxes):
-            grids = [(-(-height // stride), -(-width // stride)) for stride in strides]
-            per_level = [box_iou(boxes, anchors).amax(dim=1) for anchors in generator(grids, (height, width))]
-            best.append(torch.stack(per_level).amax(dim=0))
-    iou = torch.cat(best) if best else torch.zeros(0)
-    if not len(iou):
-        return Recall(0.0, dict.fromkeys(THRESHOLDS, 0.0))
-    return Recall(iou.mean().item(), {t: (iou >= t).float().mean().item() for t in THRESHOLDS})
+def _moves(grid: AnchorGrid, step: float) -> Iterator[np.ndarray]:
+    """Factors for every size and then every ratio of a grid: one of them, those of a level, or all from a level on."""
+    counts = [*map(len, grid.sizes), *map(len, grid.aspect_ratios)]
+    list_of = np.repeat(np.arange(len(counts)), counts)  # [P], the list that each number is in
+    is_size = list_of < len(grid.sizes)
+    chosen = [*np.eye(len(list_of), dtype=bool)]
+    chosen += [list_of == k for k in range(len(counts))]
+    chosen += [is_size & (list_of >= level) for level in range(len(grid.sizes))]
+    for mask in np.unique(chosen, axis=0)[::-1]:
+        yield np.where(mask, step, 1.0)
+        yield np.where(mask, 1 / step, 1.0)
 
 
-def _quantiles(values: np.ndarray, count: int) -> np.ndarray:
-    return np.quantile(values, (np.arange(count) + 0.5) / count)
+def _scaled(grid: AnchorGrid, factors: np.ndarray) -> AnchorGrid:
+    factor = iter(factors.tolist())
+    sizes, ratios = (
+        tuple(tuple(value * next(factor) for value in values) for values in lists)
+        for lists in (grid.sizes, grid.aspect_ratios)
+    )
+    return AnchorGrid(sizes, ratios)
 
 
-def _grid(log_sizes: np.ndarray, log_ratios: np.ndarray) -> np.ndarray:
-    """[sizes * ratios, 2] width and height, size by size."""
-    size, ratio = np.repeat(log_sizes, len(log_ratios)), np.tile(log_ratios, len(log_sizes))
-    return np.exp(np.stack([size - ratio / 2, size + ratio / 2], axis=1))
+def _is_in_order(grid: AnchorGrid) -> bool:
+    """No two sizes or ratios are nearly equal, and a coarser level has no smaller anchors."""
+    return (
+        all(_are_apart(sizes, LEAST_SIZE) for sizes in grid.sizes)
+        and all(_are_apart(ratios, LEAST_RATIO) for ratios in grid.aspect_ratios)
+        and all(fine[0] <= coarse[0] and fine[-1] <= coarse[-1] for fine, coarse in itertools.pairwise(grid.sizes))
+    )
 
 
-def _means(values: np.ndarray, cluster: np.ndarray, previous: np.ndarray) -> np.ndarray:
-    """The mean of each cluster, ascending; one that lost all its objects stays where it was."""
-    means = [values[cluster == k].mean() if (cluster == k).any() else centre for k, centre in enumerate(previous)]
-    return np.sort(means)
+def _are_apart(values: Sequence[float], factor: float) -> bool:
+    return all(second >= factor * first * (1 - 1e-9) for first, second in itertools.pairwise(values))
 
 
-def _measured(shapes: np.ndarray, log_sizes: np.ndarray, log_ratios: np.ndarray) -> AnchorFit:
-    mean_iou = float(shape_iou(shapes, _grid(log_sizes, log_ratios)).max(axis=1).mean())
-    return AnchorFit(tuple(np.exp(log_sizes).tolist()), tuple(np.exp(log_ratios).tolist()), mean_iou)
+def _apart(values: np.ndarray, factor: float) -> tuple[float, ...]:
+    """Ascending values pushed up until they are a factor apart, around the same geometric mean."""
+    steps = np.arange(len(values)) * np.log(factor)
+    logs = np.maximum.accumulate(np.log(values) - steps) + steps
+    return tuple(np.exp(logs - logs.mean() + np.log(values).mean()).tolist())
