@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from frcnn.config.describe import default_text, first_line, wrapped
+from frcnn.config.option_types import option_types
 from frcnn.config.problems import nearest, with_article
 from frcnn.config.registry import Registry, location, registries
-from frcnn.config.signature import REQUIRED, options_of, role_in, type_text
+from frcnn.config.signature import REQUIRED, Option, options_of, role_in, type_text
 from frcnn.errors import UserError
 
 
@@ -32,7 +33,10 @@ def find_registry(name: str) -> Registry[Any]:
 
 def list_registry(registry: Registry[Any]) -> str:
     """The components of one registry, one sentence each."""
-    lines = [f"{registry.variable}: {first_line(registry.role)}"]
+    contract = first_line(registry.role)
+    lines = [f"{registry.variable}: {contract}"]
+    if "|" in contract:
+        lines.append("(left of |: what the parent passes when it builds the part; right of it: the call)")
     for name, component in sorted(registry.components.items()):
         lines += wrapped(f"{name}: {first_line(component)}", "    ")
     return "\n".join(lines)
@@ -48,25 +52,33 @@ def list_names() -> str:
 
 
 def explain_component(name: str) -> str:
-    """All there is to know of a component: what it is, where, how it is written, its options.
+    """All there is to know of a component, or of a type that options take: what it is, where, how it is written, its options.
+
+    Args:
+        name: of a component or a type; capitals do not matter.
 
     Raises:
-        UserError: there is no component of that name; names the nearest one.
+        UserError: there is nothing of that name; names the nearest one.
     """
-    found = [(registry, r) for registry in registries() if (r := registry.components.get(name))]
-    if not found:
+    types = option_types()
+    pages = [
+        *(_page(c, registry) for registry in registries() for c in _called(name, list(registry.components.values()))),
+        *(_type_page(found, types[found]) for found in _called(name, list(types))),
+    ]
+    if not pages:
         for registry in registries():
             if name.lower() in (registry.variable.lower(), registry.role.__name__.lower()):
                 raise UserError(
                     f"'{name}' is a role, not a component: `frcnn list {registry.variable}` lists its components"
                 )
         names = [known for registry in registries() for known in registry.components]
+        names += [known.__name__ for known in types]
         guess = nearest(name, names)
         hint = f"did you mean '{guess}'? " if guess else ""
         raise UserError(
             f"no component is called '{name}'; {hint}`frcnn list` names them all; one of a project also needs --imports FILE"
         )
-    return "\n\n".join("\n".join(_page(component, registry)) for registry, component in found)
+    return "\n\n".join("\n".join(page) for page in pages)
 
 
 def markdown() -> str:
@@ -78,13 +90,19 @@ def markdown() -> str:
         "\n".join(
             f"- [{registry.variable}](#{registry.variable.lower()}): {', '.join(f'`{n}`' for n in registry.names())}"
             for registry in registries()
-        ),
+        )
+        + f"\n- [types of options](#types-of-options): {', '.join(f'`{found.__name__}`' for found in option_types())}",
     ]
     for registry in registries():
         blocks.append(f"## {registry.variable}")
         blocks.append(f"`{registry.role.__name__}`: {first_line(registry.role)}")
         for name, component in sorted(registry.components.items()):
-            blocks += _section(name, component, registry.role)
+            blocks += _section(name, component, list(options_of(component, registry.role).values()))
+    blocks.append("## Types of options")
+    blocks.append("What some options take: in YAML a mapping of these keys, without a `name`.")
+    for found, places in option_types().items():
+        blocks += _section(found.__name__, found, list(options_of(found).values()))
+        blocks.append(f"Taken by {', '.join(f'`{place}`' for place in places)}.")
     return "\n\n".join(blocks) + "\n"
 
 
@@ -94,8 +112,25 @@ def _page(component: type, registry: Registry[Any]) -> Iterator[str]:
     yield ""
     yield _prose(component)
     yield ""
-    yield f"in YAML:  {{{', '.join(_yaml_words(component, role))}}}"
-    for option in options_of(component, role).values():
+    options = list(options_of(component, role).values())
+    yield f"in YAML:  {{{', '.join([f'name: {component.__name__}', *_required(options)])}}}"
+    yield from _option_lines(options)
+
+
+def _type_page(found: type, places: Sequence[str]) -> Iterator[str]:
+    options = list(options_of(found).values())
+    yield f"{found.__name__}: a type of options ({location(found)})"
+    yield ""
+    yield _prose(found)
+    yield ""
+    yield from wrapped(f"taken by: {', '.join(places)}", "")
+    words = _required(options) or [f"{option.name}: {default_text(option.default)}" for option in options[:1]]
+    yield f"in YAML, without a name:  {{{', '.join(words)}}}"
+    yield from _option_lines(options)
+
+
+def _option_lines(options: Sequence[Option]) -> Iterator[str]:
+    for option in options:
         default = "required" if option.default is REQUIRED else f"default {default_text(option.default)}"
         yield f"  {option.name}: {type_text(option.type)}, {default}"
         yield from wrapped(option.doc, "      ")
@@ -105,11 +140,15 @@ def _page(component: type, registry: Registry[Any]) -> Iterator[str]:
             yield from wrapped(f"one of: {', '.join(known.names())}", "      ")
 
 
-def _yaml_words(component: type, role: type) -> Iterator[str]:
-    yield f"name: {component.__name__}"
-    for option in options_of(component, role).values():
-        if option.default is REQUIRED:
-            yield f"{option.name}: ..."
+def _required(options: Sequence[Option]) -> list[str]:
+    return [f"{option.name}: ..." for option in options if option.default is REQUIRED]
+
+
+def _called(name: str, among: Sequence[type]) -> list[type]:
+    """The classes of that name as it is written; if there is none, those that differ in capitals alone."""
+    return [one for one in among if one.__name__ == name] or [
+        one for one in among if one.__name__.lower() == name.lower()
+    ]
 
 
 def _prose(component: type) -> str:
@@ -118,10 +157,9 @@ def _prose(component: type) -> str:
     return "\n\n".join(block for block in text.split("\n\n") if not block.startswith(("Args:", "Raises:", "Returns:")))
 
 
-def _section(name: str, component: type, role: type) -> Iterator[str]:
+def _section(name: str, component: type, options: Sequence[Option]) -> Iterator[str]:
     yield f"### {name}"
     yield _prose(component)
-    options = list(options_of(component, role).values())
     if not options:
         return
     rows = ["| option | type | default | |", "|---|---|---|---|"]

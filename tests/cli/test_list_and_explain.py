@@ -46,6 +46,7 @@ def test_list_one_registry(capsys, word):
     assert main(["list", word]) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("MATCHERS: () | (candidates, targets) -> Matches.")
+    assert "(left of |: what the parent passes when it builds the part; right of it: the call)\n" in printed
     assert "    IoUMatcher: " in printed
 
 
@@ -60,6 +61,26 @@ def test_explain(capsys):
     assert printed.startswith("GIoULoss: a BoxLoss of BOX_LOSSES (frcnn/modeling/")
     assert "in YAML:  {name: GIoULoss}" in printed
     assert "  loss_weight: float, default 1.0" in printed
+
+
+@pytest.mark.parametrize("name", ["Postprocess", "BoxCoder", "TrainTest", "CascadeStage", "Deformable"])
+def test_explain_a_type_that_options_take(capsys, name):
+    assert main(["explain", name]) == 0
+    assert capsys.readouterr().out.startswith(f"{name}: a type of options (frcnn/")
+    assert f"### {name}\n" in (ROOT / "docs" / "components.md").read_text(encoding="utf-8")
+
+
+def test_a_type_names_its_options_and_where_it_is_taken(capsys):
+    assert main(["explain", "deformable"]) == 0
+    printed = capsys.readouterr().out
+    assert "ResNet.deformable" in printed
+    assert "in YAML, without a name:  {stages: " in printed
+    assert "  modulated: bool, default " in printed
+
+
+def test_capitals_do_not_matter(capsys):
+    assert main(["explain", "atssmatcher"]) == 0
+    assert capsys.readouterr().out.startswith("ATSSMatcher: a Matcher of MATCHERS (")
 
 
 @pytest.mark.parametrize(
