@@ -13,6 +13,7 @@ from frcnn.data.roles import Category, Dataset
 from frcnn.engine.validation import TestSet
 from frcnn.errors import UserError
 from frcnn.experiment import Experiment
+from frcnn.modeling.branches.keypoints import KeypointBranch
 from frcnn.modeling.roles import Detector
 
 
@@ -48,25 +49,46 @@ def shortened(names: Sequence[str]) -> list[str]:
 
 
 def require_data_for(model: Detector, experiment: Experiment) -> None:
-    """What the model learns from and reads must come with the images; told before weights are loaded or images read.
+    """What the model and the transforms read must come with the images; told before weights are loaded or images read.
 
     Raises:
-        UserError: says which data set lacks what, and the option that gives it.
+        UserError: says which data set lacks what, and the option that gives it; or that its objects have another number of
+            keypoints than the model.
     """
-    _require(model.fields_to_train, "data.train", experiment.data.train.dataset)
+    train = experiment.data.train
+    _require(model.fields_to_train, "data.train", train.dataset)
+    for transform in train.transforms:
+        _require(transform.reads, "data.train", train.dataset, type(transform).__name__, "it out of the transforms")
+    _require_number_of_keypoints(model, train.dataset)
     for name, data in experiment.data.test.items():
         _require(model.fields_to_predict, f"data.test.{name}", data.dataset)
 
 
-def _require(fields: frozenset[str], where: str, dataset: Dataset) -> None:
+def _require_number_of_keypoints(model: Detector, dataset: Dataset) -> None:
+    named = {len(category.keypoints) for category in dataset.categories if category.keypoints}
+    for part in model.modules():
+        if isinstance(part, KeypointBranch) and named and part.num_keypoints not in named:
+            raise UserError(
+                f"KeypointBranch has num_keypoints: {part.num_keypoints}, and the categories of data.train.dataset have "
+                f"{' or '.join(map(str, sorted(named)))}"
+            )
+
+
+def _require(
+    fields: frozenset[str],
+    where: str,
+    dataset: Dataset,
+    who: str = "the model",
+    otherwise: str = "the part that needs them out of the model",
+) -> None:
     missing = sorted(fields - dataset.provides)
     if missing:
         value = "FILE" if missing[0] == "proposals" else "true"
         has_option = missing[0] in inspect.signature(type(dataset)).parameters
         raise UserError(
-            f"the model needs {' and '.join(missing)}, which {where}.dataset does not give; "
+            f"{who} needs {' and '.join(missing)}, which {where}.dataset does not give; "
             + (f"set {where}.dataset.{missing[0]}={value}" if has_option else "choose a data set that does")
-            + ", or take the part that needs them out of the model"
+            + f", or take {otherwise}"
         )
 
 

@@ -105,6 +105,8 @@ class CopyPaste(Transform):
         min_visible: objects of which less than this share of their mask is still seen are dropped.
     """
 
+    reads = frozenset({"masks"})
+
     def __init__(self, *, probability: float = 0.5, max_objects: int = 20, min_visible: float = 0.1) -> None:
         check_fraction("probability", probability)
         check_fraction("min_visible", min_visible)

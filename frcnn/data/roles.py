@@ -127,6 +127,9 @@ class Transform:
     `others(n)` gives n further samples of the data set, drawn with the same key, for transforms that mix images.
     """
 
+    reads: frozenset[str] = frozenset()
+    """What samples must bring for it beside boxes and classes, as in `Dataset.provides`."""
+
     def __call__(self, sample: Sample, rng: np.random.Generator, others: Callable[[int], list[Sample]]) -> Sample:
         raise NotImplementedError(f"{type(self).__name__} must define __call__()")
 

@@ -45,6 +45,24 @@ def test_what_the_data_lack_is_told_with_the_option_that_gives_it(train, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
+def test_a_transform_that_reads_masks_says_so_before_training(train, tmp_path):
+    code, err = train("keypoints", "data.train.dataset.keypoints=true", "data.train.transforms=[{name: CopyPaste}]")
+    assert code == 2, err
+    assert (
+        "error: CopyPaste needs masks, which data.train.dataset does not give; set data.train.dataset.masks=true" in err
+    )
+    assert "or take it out of the transforms" in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_number_of_keypoints_is_told_before_training(train, tmp_path):
+    branch = "model.roi_heads.branches.keypoint"
+    code, err = train("keypoints", "data.train.dataset.keypoints=true", f"{branch}.num_keypoints=17")
+    assert code == 2, err
+    assert "error: KeypointBranch has num_keypoints: 17, and the categories of data.train.dataset have 5\n" in err
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("part", ["masks", "keypoints"])
 def test_with_the_option_it_trains_and_validates(train, tmp_path, part):
     code, err = train(part, f"data.train.dataset.{part}=true")
