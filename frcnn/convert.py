@@ -20,7 +20,7 @@ from frcnn.checkpoint.sources import Weights, resolve_weights
 from frcnn.config.dump import to_plain
 from frcnn.config.merge import parse_overrides
 from frcnn.data.coco import CocoDataset
-from frcnn.data.known_categories import KNOWN_CATEGORIES
+from frcnn.data.known_categories import ANY_OBJECT, KNOWN_CATEGORIES
 from frcnn.data.roles import Category
 from frcnn.errors import UserError
 from frcnn.experiment import Config, read_config
@@ -116,7 +116,7 @@ def _categories(weights: Weights, named: str | None) -> Sequence[Category]:
     if named is not None:
         categories = KNOWN_CATEGORIES.get(named) or _categories_in(named)
     elif number is None:
-        return (Category(1, "object"),)  # proposals alone
+        return (ANY_OBJECT,)  # proposals alone
     elif number in _BY_NUMBER:
         categories = KNOWN_CATEGORIES[_BY_NUMBER[number]]
     else:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from frcnn.data.roles import Category
 
+ANY_OBJECT = Category(1, "object")
+"""What proposals are of, which tell no classes apart."""
+
 _COCO = (
     "person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant, , stop sign, "
     "parking meter, bench, bird, cat, dog, horse, sheep, cow, elephant, bear, zebra, giraffe, , backpack, umbrella, , , "

@@ -16,6 +16,7 @@ from frcnn.checkpoint.load import inference_weights, load_checkpoint, load_weigh
 from frcnn.checkpoint.sources import fetch
 from frcnn.data.collate import pack
 from frcnn.data.images import read_image
+from frcnn.data.known_categories import ANY_OBJECT
 from frcnn.data.roles import Category, Sample, Transform
 from frcnn.deploy.prediction import Prediction
 from frcnn.device import choose_device
@@ -111,11 +112,13 @@ def load_predictor(
             raise UserError(
                 f"{path}: carries no {key}; a training run writes it, and so does `frcnn convert-weights` with --config-file"
             )
-    categories = [as_category(category) for category in checkpoint["categories"]]
+    categories: Sequence[Category] = [as_category(category) for category in checkpoint["categories"]]
     experiment = Config.from_text(checkpoint["config"], f"config in {path}", overrides, imports=imports).build()
     detector = build_model(experiment, categories, chosen)
     report = load_weights(detector, inference_weights(checkpoint), source=str(path), strict=True)
     logger.info("%s", report.summary())
+    if not detector.tells_classes_apart:
+        categories = (ANY_OBJECT,)
     if experiment.test_time_augmentation is not None:
         return Predictor(AugmentedDetector(detector, experiment.test_time_augmentation), (), categories, chosen)
     test = next(iter(experiment.data.test.values()), None)

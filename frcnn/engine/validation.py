@@ -15,6 +15,7 @@ from frcnn.errors import UserError
 from frcnn.evaluation.inference import run_inference
 from frcnn.evaluation.roles import EvaluationResult, Evaluator
 from frcnn.modeling.roles import Detector
+from frcnn.modeling.tta import AugmentedDetector
 from frcnn.precision import Amp
 from frcnn.structures import Detections
 
@@ -92,9 +93,19 @@ def check_evaluators(model: nn.Module, test_sets: Sequence[TestSet]) -> None:
     Raises:
         UserError: an evaluator asks for what the model or its data set lacks.
     """
-    if isinstance(model, Detector):
+    detector = model.detector if isinstance(model, AugmentedDetector) else model
+    if isinstance(detector, Detector):
         for test_set in test_sets:
-            test_set.evaluator.check(model.detection_fields)
+            _require_classes(detector, test_set.evaluator)
+            test_set.evaluator.check(detector.detection_fields)
+
+
+def _require_classes(detector: Detector, evaluator: Evaluator) -> None:
+    if evaluator.compares_classes and not detector.tells_classes_apart:
+        raise UserError(
+            f"{type(evaluator).__name__} compares classes, and the model finds proposals alone (model.roi_heads: null), which "
+            "have none: set evaluator.name=ProposalEvaluator, and hooks.best.metric=box_proposals/AR@100 where the best is kept"
+        )
 
 
 def evaluate(

@@ -9,7 +9,8 @@ from typing import Literal
 import numpy as np
 import torch
 
-from frcnn.data.roles import Category, Dataset, GroundTruth
+from frcnn.data.known_categories import ANY_OBJECT
+from frcnn.data.roles import Dataset, GroundTruth
 from frcnn.evaluation.backends import Backend, check_backend, evaluate_with
 from frcnn.evaluation.checks import checked_columns, missing_ground_truth
 from frcnn.evaluation.curves import ALL_IOU, Cut, metrics_of
@@ -33,6 +34,8 @@ class ProposalEvaluator(Evaluator):
         limits: how many boxes of an image count, best first; ascending.
         backend: hotcoco is about 100 times as fast; pycocotools is the reference. Their numbers are the same.
     """
+
+    compares_classes = False
 
     def __init__(
         self,
@@ -80,4 +83,4 @@ def _of_one_class(found: Detections) -> Detections:
 def _objects(ground_truth: GroundTruth) -> GroundTruth:
     """The same objects, all of one class."""
     classes = np.zeros_like(ground_truth.classes)
-    return replace(ground_truth, classes=classes, categories=[Category(1, "object")])
+    return replace(ground_truth, classes=classes, categories=[ANY_OBJECT])

@@ -68,10 +68,12 @@ class Evaluator:
     of the original images.
 
     `metric_names` are the keys of the result's metrics, known before the first evaluation, so that a hook that watches
-    one can refuse a wrong name at the start.
+    one can refuse a wrong name at the start. `compares_classes` says that a box is only right if its class is: a detector
+    that tells none apart can then be refused.
     """
 
     metric_names: tuple[str, ...] = ()
+    compares_classes: bool = True
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset

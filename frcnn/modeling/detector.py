@@ -81,6 +81,11 @@ class FasterRCNN(Detector):
         check_box_dim(self)
         self.size_divisibility = asked if size_divisibility is None else size_divisibility
 
+    @property
+    def tells_classes_apart(self) -> bool:
+        """Without ROI heads it finds objects of any class; of one class, these are that class."""
+        return self.roi_heads is not None or self.num_classes == 1
+
     def forward(self, batch: Batch) -> Output:
         """Detects objects and, where targets are given, computes losses.
 

@@ -61,6 +61,11 @@ class Detector(Role):
         self.num_classes = num_classes
 
     @property
+    def tells_classes_apart(self) -> bool:
+        """Whether the classes of its detections mean something. Those of proposals do not: all are 0, for any object."""
+        return True
+
+    @property
     def detection_fields(self) -> frozenset[str]:
         """What of Detections it fills beside boxes, scores and classes: "masks", "keypoints"."""
         branches = [part for part in self.modules() if isinstance(part, ROIBranch)]

@@ -47,7 +47,8 @@ class {name}(IoUMatcher):
 
 def write_checkpoint(path: Path, overrides: tuple[str, ...] = (), config: Path = QUICKSTART, **changes: Any) -> None:
     """What a run leaves, untrained, with scores of 1/4 for all."""
-    config = read_config(config, ("model.roi_heads.postprocess.score_thresh=0.0", *overrides))
+    every_score = () if config.stem == "rpn" else ("model.roi_heads.postprocess.score_thresh=0.0",)
+    config = read_config(config, (*every_score, *overrides))
     model = build_model(config.build(), CATEGORIES, torch.device("cpu"))
     state = {"config": config.text, "categories": CATEGORIES, "iteration": 1, "model": model.state_dict()}
     save_checkpoint(path, {**state, **changes})
@@ -78,6 +79,27 @@ def test_a_checkpoint_alone_predicts(
     assert {result["category_id"] for result in found.to_coco()} <= {1, 2, 5}
     assert (found.boxes[:, 2] <= 128).all()
     np.testing.assert_array_equal(predictor(image).boxes, found.boxes)
+
+
+def test_proposals_have_no_class_but_object(
+    image: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_checkpoint(tmp_path / "rpn.pth", config=QUICKSTART.parent / "shapes" / "rpn.yaml")
+    found = frcnn.load(tmp_path / "rpn.pth", device="cpu")(image)
+    assert set(found.class_names) == {"object"}
+    cv2.imwrite(str(tmp_path / "a.jpg"), image)
+    words = [
+        "predict",
+        "--weights",
+        str(tmp_path / "rpn.pth"),
+        str(tmp_path / "a.jpg"),
+        "--output",
+        str(tmp_path / "out"),
+    ]
+    assert main([*words, "--device", "cpu", "--score-thresh", "0.0"]) == 0
+    assert re.search(r"a\.jpg: \d+ object\n", capsys.readouterr().out)
+    document = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert document["categories"] == [{"id": 1, "name": "object"}]
 
 
 def test_averaged_weights_are_used_where_the_run_kept_them(checkpoint: Path, tmp_path: Path) -> None:

@@ -607,6 +607,12 @@ def test_a_run_from_weights_that_are_no_numbers_says_which(train, trained, tmp_p
     assert "look for the cause in the weights the run starts from" in err
 
 
+def test_proposals_alone_are_not_judged_by_class(refused):
+    message = refused("model.roi_heads=null")
+    assert message.startswith("error: CocoEvaluator compares classes, and the model finds proposals alone")
+    assert "evaluator.name=ProposalEvaluator" in message
+
+
 def test_an_evaluation_is_written_where_asked(trained, frcnn, tmp_path):
     words = ("train", "--eval-only", "--weights", trained / "checkpoint_00000002.pth", *IMPORTS)
     code, out, _ = frcnn(*words, "--output-dir", tmp_path / "eval")
