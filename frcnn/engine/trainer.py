@@ -22,6 +22,8 @@ from frcnn.engine.options import StepFacts, TrainerOptions
 from frcnn.engine.roles import Hook, Schedule
 from frcnn.engine.signals import stop_on_signals
 from frcnn.engine.validation import Evaluation, TestSet, check_evaluators, evaluate
+from frcnn.errors import UserError
+from frcnn.modeling.roles import Detector
 from frcnn.precision import autocast, gradient_scaler
 from frcnn.structures import Batch, DrawKey
 
@@ -105,6 +107,11 @@ class Trainer:
         """Runs until the end, a stop, or an exception, which hooks see before the caller does."""
         self.schedule.check(self.max_iterations, self.epoch_length)
         check_evaluators(self.model, self.test_sets)
+        if isinstance(self.model, Detector) and not self.model.learns:
+            raise UserError(
+                "there is nothing to learn: the model reads its proposals from the data set, and has no ROI heads "
+                "(model.roi_heads: null); give it ROI heads, or a proposal_generator that learns"
+            )
         try:
             with stop_on_signals(self._interrupt):
                 self._call("before_train")
@@ -279,5 +286,15 @@ class Trainer:
 
 
 def total_loss(losses: Mapping[str, Tensor]) -> Tensor:
-    """The sum of the entries whose names start with "loss"."""
-    return torch.stack([value.float() for name, value in losses.items() if name.startswith("loss")]).sum()
+    """The sum of the entries whose names start with "loss".
+
+    Raises:
+        UserError: there is none.
+    """
+    values = [value.float() for name, value in losses.items() if name.startswith("loss")]
+    if not values:
+        raise UserError(
+            "there is nothing to learn: the model gives no losses, whose names start with loss; it gives "
+            + (", ".join(losses) or "nothing")
+        )
+    return torch.stack(values).sum()

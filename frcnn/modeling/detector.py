@@ -86,6 +86,10 @@ class FasterRCNN(Detector):
         """Without ROI heads it finds objects of any class; of one class, these are that class."""
         return self.roi_heads is not None or self.num_classes == 1
 
+    @property
+    def learns(self) -> bool:
+        return self.roi_heads is not None or not self.proposal_generator.reads_proposals
+
     def forward(self, batch: Batch) -> Output:
         """Detects objects and, where targets are given, computes losses.
 

@@ -66,6 +66,11 @@ class Detector(Role):
         return True
 
     @property
+    def learns(self) -> bool:
+        """Whether it has losses at all."""
+        return True
+
+    @property
     def detection_fields(self) -> frozenset[str]:
         """What of Detections it fills beside boxes, scores and classes: "masks", "keypoints"."""
         branches = [part for part in self.modules() if isinstance(part, ROIBranch)]

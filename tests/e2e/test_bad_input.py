@@ -607,6 +607,21 @@ def test_a_run_from_weights_that_are_no_numbers_says_which(train, trained, tmp_p
     assert "look for the cause in the weights the run starts from" in err
 
 
+def test_a_model_that_cannot_learn_is_refused(refused, shapes, tmp_path):
+    path = tmp_path / "proposals.json"
+    ids = {
+        image["id"]
+        for name in ("train", "test")
+        for image in json.loads((shapes / f"{name}.json").read_text())["images"]
+    }
+    path.write_text(json.dumps([{"image_id": i, "bbox": [1, 1, 9, 9], "score": 0.5, "category_id": 1} for i in ids]))
+    words = [f"data.{part}.dataset.proposals={path}" for part in ("train", "test.val")]
+    generator = "model.proposal_generator={name: PrecomputedProposals, top_n: {train: 9, test: 9}}"
+    message = refused(*words, generator, "model.roi_heads=null", "evaluator.name=ProposalEvaluator")
+    assert message.startswith("error: there is nothing to learn: the model reads its proposals from the data set")
+    assert len(message.splitlines()) == 1
+
+
 def test_proposals_alone_are_not_judged_by_class(refused):
     message = refused("model.roi_heads=null")
     assert message.startswith("error: CocoEvaluator compares classes, and the model finds proposals alone")

@@ -3,7 +3,6 @@
 from types import SimpleNamespace
 
 import numpy as np
-import numpy as np
 import pytest
 import torch
 from torch import nn

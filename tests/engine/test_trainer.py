@@ -27,6 +27,11 @@ class Recorder(Hook):
             self.do(trainer)
 
 
+def test_a_model_without_losses_has_nothing_to_learn():
+    with pytest.raises(UserError, match=r"nothing to learn: the model gives no losses.*it gives rpn/recall"):
+        total_loss({"rpn/recall": torch.tensor(1.0)})
+
+
 def test_only_losses_are_summed():
     losses = {"loss_a": torch.tensor(1.0), "loss_b": torch.tensor(2.0), "rpn/num_positive": torch.tensor(50.0)}
     assert total_loss(losses) == 3
