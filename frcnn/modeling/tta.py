@@ -25,8 +25,8 @@ class TestTimeAugmentation:
         max_size: longest that the longer side may become, in pixels.
         flip: whether each size is also seen in a mirror.
         merge: nms keeps the best of the boxes that overlap; wbf takes their mean (weighted box fusion).
-        iou_threshold: of merging.
-        detections_per_image: how many are kept at most.
+        iou_threshold: boxes whose IoU is above it are merged; null is 0.5, and 0.7 for proposals alone (`roi_heads: null`).
+        detections_per_image: how many are kept at most; null is 100, and 1000 for proposals alone.
     """
 
     __test__ = False  # not a test class, whatever pytest thinks of its name
@@ -35,17 +35,17 @@ class TestTimeAugmentation:
     max_size: int = 4000
     flip: bool = True
     merge: Literal["nms", "wbf"] = "nms"
-    iou_threshold: float = 0.5
-    detections_per_image: int = 100
+    iou_threshold: float | None = None
+    detections_per_image: int | None = None
 
     def __post_init__(self) -> None:
         if not self.sizes or min(self.sizes) < 1 or self.max_size < 1:
             raise ValueError(
                 f"sizes must be one or more lengths of at least 1 pixel, got {list(self.sizes)}, max_size {self.max_size}"
             )
-        if not 0 < self.iou_threshold <= 1:
+        if self.iou_threshold is not None and not 0 < self.iou_threshold <= 1:
             raise ValueError(f"iou_threshold must be in (0, 1], got {self.iou_threshold}")
-        if self.detections_per_image < 1:
+        if self.detections_per_image is not None and self.detections_per_image < 1:
             raise ValueError(f"detections_per_image must be at least 1, got {self.detections_per_image}")
 
     @property
@@ -85,6 +85,11 @@ class AugmentedDetector(nn.Module):
         super().__init__()
         self.detector = detector
         self.options = options
+        usual_threshold, usual_number = (0.5, 100) if detector.tells_classes_apart else (0.7, 1000)
+        self.iou_threshold = usual_threshold if options.iou_threshold is None else options.iou_threshold
+        self.detections_per_image = (
+            usual_number if options.detections_per_image is None else options.detections_per_image
+        )
 
     def forward(self, batch: Batch) -> Output:
         """Detects objects.
@@ -107,12 +112,12 @@ class AugmentedDetector(nn.Module):
             torch.cat([getattr(found, name) for found in per_view]) for name in ("boxes", "scores", "classes")
         )
         if self.options.merge == "wbf":
-            fused = weighted_box_fusion(boxes, scores, classes, len(per_view), self.options.iou_threshold)
+            fused = weighted_box_fusion(boxes, scores, classes, len(per_view), self.iou_threshold)
             boxes, scores, classes, index = fused.boxes, fused.scores, fused.classes, fused.best
         else:
-            index = nms_per_class(boxes, scores, classes, self.options.iou_threshold)
+            index = nms_per_class(boxes, scores, classes, self.iou_threshold)
             boxes, scores, classes = boxes[index], scores[index], classes[index]
-        best = slice(self.options.detections_per_image)
+        best = slice(self.detections_per_image)
         return Detections(boxes[best], scores[best], classes[best], index[best])
 
     def _in_view(self, batch: Batch, view: View) -> list[Detections]:

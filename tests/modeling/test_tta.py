@@ -68,6 +68,32 @@ def test_wbf_takes_the_mean_weighed_by_score():
     assert merged.scores.tolist() == [0.5]
 
 
+class BrightProposal(Bright):
+    """Says of the same rectangles that they are objects."""
+
+    tells_classes_apart = False
+
+
+@pytest.mark.parametrize(
+    ("detector", "options", "kept"),
+    [
+        (Bright(), {}, 100),
+        (BrightProposal(), {}, 1000),
+        (BrightProposal(), {"iou_threshold": 0.5, "detections_per_image": 7}, 7),
+    ],
+)
+def test_proposals_are_merged_as_proposals_are(detector, options, kept):
+    """The IoU of the first two boxes is 0.6: one object found twice, but two proposals. The others touch nothing."""
+    corner = 20 * torch.arange(1200.0)[:, None] + 100
+    others = torch.cat((corner, corner, corner + 10, corner + 10), dim=1)
+    boxes = torch.cat((torch.tensor([[0.0, 0, 10, 10], [0, 0, 6, 10]]), others))  # [1202, 4]
+    scores, classes = torch.linspace(1, 0, 1202), torch.zeros(1202, dtype=torch.int64)
+    augmented = AugmentedDetector(detector, TestTimeAugmentation(sizes=(40,), **options))
+    merged = augmented.merge([Detections(boxes, scores, classes, torch.arange(1202))])
+    assert len(merged) == kept
+    assert (1 in merged.index.tolist()) == (kept == 1000)
+
+
 def test_masks_are_the_mean_of_all_views():
     """The detector always says "the left half"; seen in a mirror that is the right half, and the mean is 1/2 everywhere."""
     detector = Bright(fields=frozenset({"masks"}))
