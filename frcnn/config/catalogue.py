@@ -96,8 +96,10 @@ def markdown() -> str:
     for registry in registries():
         blocks.append(f"## {registry.variable}")
         blocks.append(f"`{registry.role.__name__}`: {first_line(registry.role)}")
-        for name, component in sorted(registry.components.items()):
-            blocks += _section(name, component, list(options_of(component, registry.role).values()))
+        role: type = registry.role
+        components: dict[str, type] = registry.components
+        for name, component in sorted(components.items()):
+            blocks += _section(name, component, list(options_of(component, role).values()))
     blocks.append("## Types of options")
     blocks.append("What some options take: in YAML a mapping of these keys, without a `name`.")
     for found, places in option_types().items():
