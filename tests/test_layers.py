@@ -75,7 +75,7 @@ def test_importing_brings_no_torch(module):
 
 
 def test_import_frcnn_takes_milliseconds():
-    code = "import time; t = time.perf_counter(); import frcnn; print(time.perf_counter() - t)"
+    code = "import time; t = time.process_time(); import frcnn; print(time.process_time() - t)"
     assert min(float(in_a_fresh_process(code)) for _ in range(3)) < 0.05
 
 
