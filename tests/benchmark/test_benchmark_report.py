@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from frcnn.benchmark.labels import POINT, Box, place_labels
 from frcnn.benchmark.page import html_page
 from frcnn.benchmark.plots import axis_for, pareto_front, pareto_plot, seed_plot
+from frcnn.benchmark.report import write_report
 from frcnn.benchmark.summary import without_machine
 from frcnn.benchmark.text_tables import csv_report, markdown_report, terminal_report
 
@@ -62,6 +64,16 @@ def test_the_page_is_whole_and_fetches_nothing(summary_of):
     assert "<odd>" not in page
     assert "seed 2: killed" in page
     assert "1 &lt; 2" in page
+
+
+def test_the_plot_is_a_picture_of_its_own(summary_of, tmp_path):
+    assert "ap_against_latency.svg" in write_report(summary_of(THREE), tmp_path)
+    text = (tmp_path / "ap_against_latency.svg").read_text()
+    root = ElementTree.fromstring(text)
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert len(root.findall(".//{*}circle")) == len(THREE)
+    assert "var(" not in text  # colours that every program understands
+    assert "fill: #1d232b" in text
 
 
 def test_the_page_of_a_speed_measurement_has_no_plot(summary_of):
