@@ -163,8 +163,7 @@ def _label(label: Label | None, point: tuple[float, float]) -> str:
     text = f'<text class="label" x="{box.x1:.1f}" y="{box.y2 - 2.5:.1f}">{escape(label.text)}</text>'
     if not label.is_far:
         return text
-    nearest = min(max(point[0], box.x1), box.x2), min(max(point[1], box.y1), box.y2)
-    return _line([point, nearest], "leader") + text
+    return _line([point, box.nearest_to(*point)], "leader") + text
 
 
 def _line(points: Sequence[tuple[float, float]], kind: str) -> str:

@@ -146,6 +146,19 @@ def test_a_single_point_gets_its_name_beside_it():
     assert not label.is_far
 
 
+def test_the_line_of_a_name_avoids_other_points():
+    points = [(100.0, 200.0), (115.0, 200.0), (100.0, 185.0), (100.0, 215.0)]
+    labels = place_labels(points, ["first of four", "b", "c", "d"], AREA)
+    assert all(labels)
+    for index, (label, point) in enumerate(zip(labels, points, strict=True)):
+        end = label.box.nearest_to(*point)
+        for step in range(33):
+            place = [(1 - step / 32) * a + step / 32 * b for a, b in zip(point, end, strict=True)]
+            for other, (x, y) in enumerate(points):
+                if label.is_far and other != index:
+                    assert not Box(x - POINT + 1, y - POINT + 1, x + POINT - 1, y + POINT - 1).holds(*place)
+
+
 def test_equal_numbers_can_be_drawn(summary_of):
     rows = summary_of({"a": ((50.0, 50.0), 20.0), "b": ((50.0, 50.0), 20.0)}).rows
     assert pareto_plot(rows).count("<circle") == 2
