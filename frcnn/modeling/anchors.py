@@ -57,8 +57,8 @@ class GridAnchorGenerator(AnchorGenerator):
         if len(set(counts)) != 1:
             raise ValueError(f"every level must have the same number of anchors per location, got {counts}")
         self.strides = tuple(strides)
-        self.sizes = sizes
-        self.aspect_ratios = ratios_per_level
+        self.sizes = tuple(tuple(map(float, level)) for level in sizes)
+        self.aspect_ratios = tuple(tuple(map(float, level)) for level in ratios_per_level)
         self.num_anchors = counts[0]
         self.offset = offset
         self.round_cells = round_cells
