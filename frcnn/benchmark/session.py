@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -111,15 +110,12 @@ def _carry_out(groups: Sequence[Sequence[Task]], scheduler: Scheduler, say: Call
         what = "trainings" if groups[0][0].kind == "training" else "speed measurements"
         say(f"{total - left} of {total} {what} are there already")
     number = total - left
-    started = time.monotonic()
 
     def done(task: Task) -> None:
-        nonlocal number, started
+        nonlocal number
         number += 1
-        ended = time.monotonic()
-        outcome = f"failed: {task.error}" if task.error else f"{ended - started:.0f} s{_score(task)}"
+        outcome = f"failed: {task.error}" if task.error else f"{task.seconds:.0f} s{_score(task)}"
         say(f"[{number}/{total}] {task}: {outcome}")
-        started = ended
 
     if left:
         scheduler.run([group for group in missing if group], done)

@@ -107,6 +107,12 @@ class Task:
         return json.loads(path.read_text(encoding="utf-8")) if same else None
 
     @property
+    def seconds(self) -> float:
+        """From the start of the run to its result, by the times of the files: right wherever and beside whatever it ran."""
+        result = self.path.with_name(RESULT)
+        return result.stat().st_mtime - self.path.stat().st_mtime if result.exists() else 0.0
+
+    @property
     def error(self) -> str | None:
         """Why the run has no result, in one line."""
         path = self.path.with_name(ERROR)

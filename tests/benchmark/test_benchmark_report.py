@@ -168,12 +168,13 @@ def test_equal_numbers_can_be_drawn(summary_of):
 def test_a_report_tells_nothing_of_where_the_machine_keeps_its_files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FRCNN_DATASETS", str(tmp_path.parent / "datasets"))
-    monkeypatch.setenv("HOME", "/home/somebody")
+    home = tmp_path.parent / "somebody"
+    monkeypatch.setenv("HOME", str(home))
     for line, expected in {
         f"{tmp_path}/out/variants/a/log.txt has it": "variants/a/log.txt has it",
         f"({tmp_path}/configs/a.yaml:3)": "(configs/a.yaml:3)",
         f"{tmp_path.parent}/datasets/coco/a.json: none": "$FRCNN_DATASETS/coco/a.json: none",
-        "/home/somebody/a.pth and /home/somebody_else/a.pth": "~/a.pth and /home/somebody_else/a.pth",
+        f"{home}/a.pth and {home}_else/a.pth": f"~/a.pth and {home}_else/a.pth",
         "configs/a.yaml: nothing to shorten": "configs/a.yaml: nothing to shorten",
     }.items():
         assert without_machine(line, Path("out")) == expected

@@ -191,3 +191,13 @@ def test_ray_runs_a_group_as_a_task(tmp_path, monkeypatch):
             RayScheduler({"no_such_option": 2})
     finally:
         ray.shutdown()
+
+
+def test_the_time_of_a_run_is_its_own_whatever_ran_beside_it(tmp_path):
+    task = Task("training", "x", 0, "x.yaml", str(tmp_path), "cpu")
+    task.save()
+    assert task.seconds == 0
+    task.finish({"metrics": {}})
+    os.utime(tmp_path / "task.json", (0, 1000))
+    os.utime(tmp_path / "result.json", (0, 1042))
+    assert task.seconds == 42
