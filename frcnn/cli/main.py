@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         prog: what help texts call the program, for the scripts in tools/.
 
     Returns:
-        the exit code: 0, or 2 for a mistake in the input, which is then on stderr.
+        the exit code: 0, 2 for a mistake in the input, which is then on stderr, 141 if nobody reads the output any more.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help", "help"):
@@ -62,16 +63,30 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     )
     module.add_arguments(parser)
     try:
-        return module.run(parser.parse_intermixed_args(words[1:]))
+        code = module.run(parser.parse_intermixed_args(words[1:]))
+        sys.stdout.flush()
+        return code
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:  # a full disk, a missing permission: the system's words name the file
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            return 141
         print(f"error: {error.filename}: {error.strerror}" if error.filename else f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def _nobody_reads() -> bool:
+    """Whether it is the output that was closed, as by `| head`; then nothing is said about it, at the exit neither."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def _usage() -> str:

@@ -104,3 +104,11 @@ def test_mistakes_are_one_line(capsys, words, message):
 def test_the_page_of_components_is_not_stale():
     written = (ROOT / "docs" / "components.md").read_text(encoding="utf-8")
     assert written == listed("--markdown"), "docs/components.md is stale: frcnn list --markdown > docs/components.md"
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    command = [sys.executable, "-m", "frcnn", "list"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait() == 141
