@@ -109,4 +109,4 @@ def _report(group: Group, error: str | None, done: Callable[[Task], None]) -> No
 
 
 def _last_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[-1]
+    return (str(error).strip() or type(error).__name__).splitlines()[-1]

@@ -60,7 +60,10 @@ def read_pickled(path: str) -> PickledProposals:
     if not isinstance(mode, int) or mode not in (0, 1):
         name = _BOX_MODES[mode] if isinstance(mode, int) and 0 <= mode < len(_BOX_MODES) else repr(mode)
         raise UserError(f"{path}: its bbox_mode is {name}; expected XYXY_ABS (0) or XYWH_ABS (1), boxes in pixels")
-    return PickledProposals({_number(path, i, name): i for i, name in enumerate(ids)}, boxes, scores, mode == 1)
+    rows = {_number(path, i, name): i for i, name in enumerate(ids)}
+    if len(rows) < len(ids):
+        raise UserError(f"{path}: {len(ids) - len(rows)} of its {len(ids)} ids are there before; {_FORM}")
+    return PickledProposals(rows, boxes, scores, mode == 1)
 
 
 def best_of(found: PickledProposals, image_id: int, path: str, top_n: int) -> np.ndarray:

@@ -98,6 +98,7 @@ def test_an_image_for_which_nothing_was_found_has_none(dataset):
 @pytest.mark.parametrize(
     ("said", "expected"),
     [
+        (content(ids=[10, 99, 10]), r"1 of its 3 ids are there before"),
         (content(ids=[10, 99, 21]), "no proposals for 1 of the 2 images of the data set, such as image id 20; expected at"),
         (content(ids=[10, 99, "b.png"]), "ids[2] is 'b.png'; expected a number, the image id in the annotation file"),
         (content(ids=[10, 99, "2007_000020"]), "ids[2] is '2007_000020'; expected a number"),
