@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -34,8 +35,8 @@ def fit_to_config(config: Config, num_ratios: int | None, max_images: int) -> st
         UserError: the config has no grid of anchors, or there are no objects.
     """
     experiment = config.build()
-    generator = _generator_of(config, experiment)
-    objects = _objects_as_seen(experiment, max_images, generator)
+    generator, divisor = _generator_of(config, experiment)
+    objects = _objects_as_seen(experiment, max_images, generator, divisor)
     now = _grid_of(generator)
     fitted = _rounded(fit_anchors(objects, now, num_ratios or len(now.ratios_of(0))))
     coverage = CoverageOf(objects)
@@ -55,8 +56,8 @@ def fit_to_config(config: Config, num_ratios: int | None, max_images: int) -> st
     return "\n\n".join(blocks)
 
 
-def _generator_of(config: Config, experiment: Experiment) -> GridAnchorGenerator:
-    """The config's anchor generator, built on the CPU."""
+def _generator_of(config: Config, experiment: Experiment) -> tuple[GridAnchorGenerator, int]:
+    """The config's anchor generator, built on the CPU, and what images are padded to a multiple of."""
     with torch.device("meta"):
         model = experiment.model(1)
     generator = getattr(getattr(model, "proposal_generator", None), "anchor_generator", None)
@@ -66,7 +67,7 @@ def _generator_of(config: Config, experiment: Experiment) -> GridAnchorGenerator
     assert isinstance(call, Call)
     built = call.close(generator.strides)
     assert isinstance(built, GridAnchorGenerator)
-    return built
+    return built, getattr(model, "size_divisibility", 1)
 
 
 def _grid_of(generator: GridAnchorGenerator) -> AnchorGrid:
@@ -85,13 +86,15 @@ def _rounded(grid: AnchorGrid) -> AnchorGrid:
     return AnchorGrid(sizes, ratios)
 
 
-def _objects_as_seen(experiment: Experiment, max_images: int, generator: GridAnchorGenerator) -> PlacedObjects:
+def _objects_as_seen(
+    experiment: Experiment, max_images: int, generator: GridAnchorGenerator, divisor: int
+) -> PlacedObjects:
     """The objects of training images, among the places that the generator's anchors have there."""
     boxes, sizes = _boxes_as_seen(experiment, max_images)
     large = [one[((one[:, 2:] - one[:, :2]) >= MIN_SIDE).all(axis=1)] for one in boxes]
     objects = place(
         large,
-        sizes,
+        padded_sizes(sizes, divisor),
         generator.strides,
         offset=generator.offset,
         padded_size=generator.stride == "padded_size",
@@ -100,6 +103,11 @@ def _objects_as_seen(experiment: Experiment, max_images: int, generator: GridAnc
     if not len(objects):
         raise UserError(f"the {len(boxes)} images looked at hold no objects: there is nothing to fit anchors to")
     return objects
+
+
+def padded_sizes(sizes: Sequence[tuple[int, int]], divisor: int) -> list[tuple[int, int]]:
+    """(h, w) of images that are padded alone: in a batch they may become larger still."""
+    return [(-(-height // divisor) * divisor, -(-width // divisor) * divisor) for height, width in sizes]
 
 
 def _boxes_as_seen(experiment: Experiment, max_images: int) -> tuple[list[np.ndarray], list[tuple[int, int]]]:

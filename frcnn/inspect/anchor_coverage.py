@@ -109,7 +109,7 @@ def place(
 
     Args:
         boxes_per_image: n x [G, 4] in pixels of the network's input.
-        image_sizes: n x (h, w).
+        image_sizes: n x (h, w), padded.
         strides: of the levels in pixels.
         offset: centre of the first anchor in strides from the image's corner.
         padded_size: the stride is the image's size // the grid's size, as torchvision has it.

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from frcnn.anchor_fitting import padded_sizes
 from frcnn.cli.main import main
 from frcnn.experiment import read_config
 
@@ -76,3 +77,8 @@ def test_a_proposal_for_octave_anchors_can_be_pasted(fit, tmp_path):
 def test_mistakes_are_one_line(capsys):
     assert main(["fit-anchors", "--config-file", "configs/quickstart.yaml", "--max-images", "0"]) == 2
     assert "--max-images and --num-ratios must be at least 1, got 0" in capsys.readouterr().err
+
+
+def test_grids_lie_on_padded_images():
+    assert padded_sizes([(612, 1000), (640, 1024)], 32) == [(640, 1024), (640, 1024)]
+    assert padded_sizes([(612, 1000)], 1) == [(612, 1000)]
